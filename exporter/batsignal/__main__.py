@@ -1,0 +1,6 @@
+"""`python -m batsignal`."""
+
+from batsignal.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The `batsignal` command: one module a command, and the only code that prints.
+
+Imports are late: a daemon must not carry what only another command needs.
+"""
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Optional
+
+import typer
+
+from batsignal import __version__
+from batsignal.errors import BatSignalError
+
+app = typer.Typer(
+    name="batsignal",
+    help="Who is eating the connections of a PostgreSQL server, since when, and what to undo.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+class LogFormat(StrEnum):
+    """How a log line is spelled."""
+
+    logfmt = "logfmt"
+    json = "json"
+
+
+ConfigFile = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option(
+        "--config.file", metavar="FILE", help="YAML file; without it DATA_SOURCE_NAME or PG* name one server."
+    ),
+]
+ListenAddress = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option("--web.listen-address", metavar="HOST:PORT", help="Where to serve; overrides the config."),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"batsignal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def run(
+    config_file: ConfigFile = None,
+    listen_address: ListenAddress = None,
+    enable_lifecycle: Annotated[
+        bool, typer.Option("--web.enable-lifecycle", help="Let POST /-/reload read the config again.")
+    ] = False,
+    log_level: Annotated[LogLevel, typer.Option("--log.level")] = LogLevel.info,
+    log_format: Annotated[LogFormat, typer.Option("--log.format")] = LogFormat.logfmt,
+) -> None:
+    """Watch the configured servers until told to stop."""
+    from batsignal.cli.run import run as run_daemon  # noqa: PLC0415 - late on purpose
+
+    run_daemon(
+        config_file=config_file,
+        listen_address=listen_address,
+        enable_lifecycle=enable_lifecycle,
+        log_level=log_level.value,
+        log_format=log_format.value,
+    )
+
+
+@app.command()
+def check(config_file: ConfigFile = None) -> None:
+    """Say of the config, every server and every endpoint whether it will do, a line each; exit 1 on a finding."""
+    from batsignal.cli.check import check as check_all  # noqa: PLC0415 - late on purpose
+
+    raise typer.Exit(check_all(config_file))
+
+
+@app.command()
+def demo(
+    incident: Annotated[str, typer.Option("--incident", metavar="KIND", help="Which incident to play.")] = "leak",
+    listen_address: ListenAddress = None,
+    duration_seconds: Annotated[Optional[float], typer.Option("--duration-seconds", min=1, hidden=True)] = None,  # noqa: UP045
+) -> None:
+    """Start an embedded PostgreSQL, a small shop and the daemon, and let a deploy go wrong before your eyes."""
+    from batsignal.cli.demo import run as play  # noqa: PLC0415 - late on purpose
+
+    raise typer.Exit(play(incident=incident, listen_address=listen_address, duration_seconds=duration_seconds))
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on standard error and its exit code."""
+    try:
+        app()
+    except BatSignalError as exc:
+        print(f"batsignal: {exc}", file=sys.stderr)
+        sys.exit(exc.exit_code)

@@ -1,0 +1,108 @@
+"""`batsignal check`: will it work, and what will it not see? One line a fact."""
+
+import asyncio
+import os
+import time
+
+from batsignal.config import Config, EndpointConfig, ServerConfig, load
+from batsignal.poll.health import Target, probe
+from batsignal.poll.host import find_postmaster
+from batsignal.poll.postgres import PostgresPoller
+from batsignal.poll.resolve import Resolver
+from batsignal.snapshot import Snapshot
+
+PATIENCE_SECONDS = 5.0
+
+
+def check(config_file: str | None) -> int:
+    """Print a line per fact; return 0 when all is well and 1 when something is not. Raises ConfigError."""
+    config = load(config_file, os.environ)
+    _say(True, "config", f"{_count(len(config.servers), 'server')}, {_count(len(config.endpoints), 'endpoint')}")
+    well = [_check_server(server) for server in config.servers]
+    well += asyncio.run(_check_endpoints(config))
+    return 0 if all(well) else 1
+
+
+def _check_server(server: ServerConfig) -> bool:
+    where = f"server {server.name}"
+    poller = PostgresPoller(server=server.name, dsn=server.dsn.get_secret_value(), resolver=Resolver())
+    try:
+        snapshot = _look(poller)
+        if snapshot.failure is not None:
+            return _say(False, where, f"{snapshot.failure.reason}: {snapshot.failure.text}")
+        slots = snapshot.slots
+        version = (snapshot.server_version_num or 0) // 10000
+        usable = f"{snapshot.used} of {slots.usable} usable slots taken" if slots else "slots unknown"
+        ping = (snapshot.ping_seconds or 0) * 1000
+        _say(True, where, f"PostgreSQL {version}, {usable}, ping {ping:.1f} ms")
+        if not snapshot.privileged:
+            _say(
+                False,
+                where,
+                "the role may not see other roles' sessions: states, statements and leaks will be blind;"
+                f" GRANT pg_monitor TO {_quoted(poller.role or '')}",
+            )
+        _check_blind_spots(server, poller)
+        return bool(snapshot.privileged)
+    finally:
+        poller.close()
+
+
+def _look(poller: PostgresPoller) -> Snapshot:
+    """Look until the server answers or the patience is at its end: a first refusal may be a restart."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        snapshot = poller.look()
+        retry = snapshot.failure is not None and snapshot.failure.reason in {"not_accepting", "timeout"}
+        if not retry or time.monotonic() >= deadline:
+            return snapshot
+        time.sleep(0.5)
+
+
+def _check_blind_spots(server: ServerConfig, poller: PostgresPoller) -> None:
+    process = poller.process
+    local = process is not None and find_postmaster(
+        backend_pid=process.backend_pid,
+        postmaster_start=process.postmaster_start,
+        data_directory=server.data_directory,
+    )
+    if not local:
+        _note(f"server {server.name}", "not shown to run on this host: no host metrics for it")
+    for key in ("emergency_dsn", "pgbouncer_dsn"):
+        if getattr(server, key) is not None:
+            _note(f"server {server.name}", f"{key} is read and not used by this version")
+
+
+async def _check_endpoints(config: Config) -> list[bool]:
+    return list(await asyncio.gather(*(_check_endpoint(endpoint) for endpoint in config.endpoints)))
+
+
+async def _check_endpoint(endpoint: EndpointConfig) -> bool:
+    target = Target(
+        name=endpoint.name,
+        url=endpoint.url,
+        service=endpoint.service_name,
+        timeout_seconds=endpoint.timeout_seconds,
+    )
+    result = await probe(target)
+    took = f"{result.seconds * 1000:.0f} ms"
+    return _say(
+        result.up, f"endpoint {endpoint.name}", f"HTTP {result.status}, {took}" if result.up else f"{result.reason}"
+    )
+
+
+def _say(well: bool, where: str, what: str) -> bool:
+    print(f"{'ok  ' if well else 'FAIL'} {where}: {what}")
+    return well
+
+
+def _note(where: str, what: str) -> None:
+    print(f"note {where}: {what}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _quoted(role: str) -> str:
+    return role if role.isidentifier() and role.islower() else '"' + role.replace('"', '""') + '"'

@@ -1,0 +1,80 @@
+"""`batsignal run`: the daemon in the foreground, its log on standard error."""
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+
+import batsignal
+from batsignal.config import load
+from batsignal.daemon import Daemon
+
+
+def run(
+    *, config_file: str | None, listen_address: str | None, enable_lifecycle: bool, log_level: str, log_format: str
+) -> None:
+    """Run until SIGTERM; raises ConfigError (exit 2) or UnreachableError (exit 3) before it starts."""
+    _log_to_stderr(log_level, log_format)
+    config = load(config_file, os.environ)
+    Daemon(
+        config,
+        read_config=lambda: load(config_file, os.environ),
+        listen_address=listen_address or config.web.listen_address,
+        enable_lifecycle=enable_lifecycle,
+        runbooks=_runbooks(),
+    ).run()
+    _leave()
+
+
+def _runbooks() -> Path | None:
+    """Return the folder of the shipped runbooks; None where only the package is installed."""
+    folder = Path(batsignal.__file__).parents[2] / "alerts" / "runbooks"
+    return folder if folder.is_dir() else None
+
+
+def _log_to_stderr(level: str, spelling: str) -> None:
+    last: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if spelling == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["time", "level", "event"], drop_missing=True)
+    )
+    before_last: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*before_last, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before_last, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # What they log at INFO is noise to an operator; each of their requests would be a line.
+    for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _leave() -> None:
+    """End the process now if a thread hangs in a look: Python would wait for it, and SIGTERM must be obeyed."""
+    lingering = [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon and thread.is_alive()
+    ]
+    for thread in lingering:
+        thread.join(timeout=0.5 / len(lingering))
+    if any(thread.is_alive() for thread in lingering):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

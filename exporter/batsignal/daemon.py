@@ -1,0 +1,262 @@
+"""The composition root: config in, pollers, ticks, board and web server wired together, signals of the OS, clean stop.
+
+It decides nothing about databases. Whatever hangs, SIGTERM ends it within seconds.
+"""
+
+import asyncio
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from batsignal import __version__
+from batsignal.config import Config, EndpointConfig
+from batsignal.deploys.log import DeployLog
+from batsignal.errors import ConfigError
+from batsignal.expose.metrics import Exposition
+from batsignal.expose.server import WebServer, build_app
+from batsignal.poll.health import Prober, Target
+from batsignal.poll.resolve import Resolver
+from batsignal.record.board import Board, BoardCell, ServerBoard
+from batsignal.record.tally import EndpointTally
+from batsignal.runner import ServerRunner
+from batsignal.schedule import PROBES, Schedule
+from batsignal.snapshot import ApplicationPattern, ProbeResult
+
+STOP_SECONDS = 2.0
+RELOAD_SECONDS = 4.0
+
+log = structlog.get_logger(__name__)
+
+
+class Daemon:
+    """The running whole. `read_config` reads the configuration again on a reload and raises ConfigError."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        read_config: Callable[[], Config],
+        listen_address: str,
+        enable_lifecycle: bool = False,
+        runbooks: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Bind the listening socket, so that a taken port is said before anything starts (UnreachableError)."""
+        self._config = config
+        self._read_config = read_config
+        self._clock = clock
+        self._reloading = threading.Lock()
+        now = clock()
+        self._cell = BoardCell(Board(version=__version__, started_at=now, config_reload_at=now))
+        self._exposition = Exposition(lambda: self._cell.board)
+        self._resolver = Resolver()
+        self._deploys = DeployLog(self._pattern(config))
+        self._runners: dict[str, ServerRunner] = {}
+        self._homes: dict[str, ServerRunner] = {}
+        self._schedule = Schedule(check=self._check_ages)
+        self._prober = Prober(deliver=self._probed, clock=clock)
+        app = build_app(
+            board=lambda: self._cell.board,
+            metrics=self._exposition.answer,
+            reload=self.reload if enable_lifecycle else None,
+            clock=clock,
+            runbooks=runbooks,
+        )
+        self._web = WebServer(app, WebServer.bind(listen_address))
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT where it really listens."""
+        return self._web.address
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop everything within about `STOP_SECONDS`."""
+        self._prober.start()
+        self._schedule.start()
+        self._apply(self._config, before=None)
+        log.info("listening", address=self.address, servers=len(self._config.servers), version=__version__)
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._stop()
+
+    def reload(self) -> str | None:
+        """Read the configuration again; return None, or why the old one stays in force."""
+        with self._reloading:
+            try:
+                config = self._read_config()
+            except ConfigError as exc:
+                text = str(exc)
+                log.error(  # noqa: TRY400 - the file is wrong, not the code: no traceback
+                    "config not reloaded, the old one stays in force", reason=text
+                )
+                self._cell.swap(lambda board: replace(board, config_reload_ok=False, config_reload_error=text))
+                self._exposition.refresh(None)
+                return text
+            if config.web != self._config.web:
+                log.warning("a change of web takes effect at the next start", section="web")
+            before, self._config = self._config, config
+            self._apply(config, before=before)
+            now = self._clock()
+            self._cell.swap(
+                lambda board: replace(board, config_reload_ok=True, config_reload_at=now, config_reload_error=None)
+            )
+            self._exposition.refresh(None)
+            log.info("config reloaded", servers=len(config.servers), endpoints=len(config.endpoints))
+            return None
+
+    # -- wiring ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _pattern(config: Config) -> ApplicationPattern:
+        return ApplicationPattern(re.compile(config.application_pattern))
+
+    def _apply(self, config: Config, *, before: Config | None) -> None:
+        """Make what runs agree with the config; servers and endpoints that did not change go on as they are."""
+        same_reading = before is not None and (
+            before.application_pattern == config.application_pattern and before.metrics == config.metrics
+        )
+        if not same_reading:
+            self._deploys = DeployLog(self._pattern(config))
+        wanted = {server.name: server for server in config.servers}
+        leaving = [
+            runner for name, runner in self._runners.items() if not same_reading or wanted.get(name) != runner.config
+        ]
+        for runner in leaving:
+            self._schedule.remove(_server_job(runner.config.name))
+            del self._runners[runner.config.name]
+        deadline = time.monotonic() + RELOAD_SECONDS
+        for runner in leaving:
+            runner.close(deadline)
+        kept = set(self._runners)
+        self._cell.swap(
+            lambda board: replace(
+                board, servers={name: board.servers.get(name) if name in kept else None for name in wanted}
+            )
+        )
+        for name, server in wanted.items():
+            if name not in kept:
+                self._runners[name] = self._runner(server.name, config)
+        self._apply_endpoints(config, before)
+        for name in wanted.keys() - kept:
+            runner = self._runners[name]
+            self._schedule.add(_server_job(name), runner.run, runner.config.poll_interval_seconds)
+
+    def _runner(self, name: str, config: Config) -> ServerRunner:
+        server = next(one for one in config.servers if one.name == name)
+        return ServerRunner(
+            server,
+            whole=config,
+            pattern=self._pattern(config),
+            resolver=self._resolver,
+            find_deploys=self._deploys.add,
+            publish=self._put_server,
+            clock=self._clock,
+        )
+
+    def _apply_endpoints(self, config: Config, before: Config | None) -> None:
+        old = {endpoint.name: endpoint for endpoint in before.endpoints} if before else {}
+        new = {endpoint.name: endpoint for endpoint in config.endpoints}
+        # An endpoint's own signal belongs to one server, the first it depends on: two would page twice.
+        self._homes = {
+            name: self._runners[endpoint.servers[0] if endpoint.servers else config.servers[0].name]
+            for name, endpoint in new.items()
+        }
+        for name, endpoint in old.items():
+            if new.get(name) != endpoint:
+                self._schedule.remove(_endpoint_job(name), executor=PROBES)
+        self._cell.swap(
+            lambda board: replace(
+                board,
+                endpoints={
+                    name: board.endpoints[name]
+                    if old.get(name) == endpoint
+                    else EndpointTally(endpoint=name, service=endpoint.service_name)
+                    for name, endpoint in new.items()
+                },
+            )
+        )
+        for name, endpoint in new.items():
+            if old.get(name) != endpoint:
+                self._add_endpoint(endpoint)
+
+    def _add_endpoint(self, endpoint: EndpointConfig) -> None:
+        target = Target(
+            name=endpoint.name,
+            url=endpoint.url,
+            service=endpoint.service_name,
+            timeout_seconds=endpoint.timeout_seconds,
+        )
+        self._schedule.add(
+            _endpoint_job(endpoint.name),
+            lambda: self._prober.submit(target),
+            endpoint.interval_seconds,
+            executor=PROBES,
+        )
+
+    # -- what ticks and probes bring -------------------------------------------------------------------------------
+
+    def _put_server(self, server: ServerBoard) -> None:
+        deploys = self._deploys.known
+        news = deploys != self._cell.board.deploys
+        if news:
+            self._cell.swap(lambda board: replace(board, deploys=deploys))
+        self._cell.put_server(server)
+        if news:
+            self._exposition.refresh(None)
+        self._exposition.refresh(server.name)
+
+    def _probed(self, result: ProbeResult) -> None:
+        home = self._homes.get(result.endpoint)
+        if home is None:
+            return  # a reload took the endpoint away while its probe was under way
+        home.probed(result)
+
+        def add(board: Board) -> Board:
+            tally = board.endpoints.get(result.endpoint)
+            if tally is None:
+                return board
+            return replace(board, endpoints={**board.endpoints, result.endpoint: tally.add(result)})
+
+        self._cell.swap(add)
+        self._exposition.refresh(None)
+
+    def _check_ages(self) -> None:
+        """Show a server as not answering once its last answer is too old, even when its tick hangs."""
+        for name, runner in list(self._runners.items()):
+            stale = runner.overdue(self._cell.board.servers.get(name))
+            if stale is not None:
+                log.warning("server not seen", server=name, state="timeout", reason="the tick hangs")
+                self._put_server(stale)
+
+    # -- start and stop --------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._web.stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, self.reload))
+        await self._web.serve()
+
+    def _stop(self) -> None:
+        log.info("stopping")
+        deadline = time.monotonic() + STOP_SECONDS
+        self._schedule.stop()
+        self._prober.stop(STOP_SECONDS / 2)
+        for runner in self._runners.values():
+            runner.close(deadline)
+        log.info("stopped")
+
+
+def _server_job(name: str) -> str:
+    return f"server {name}"
+
+
+def _endpoint_job(name: str) -> str:
+    return f"endpoint {name}"

@@ -1,0 +1,87 @@
+"""Finds deploys in what sessions say of themselves: a service's sessions begin to carry another version.
+
+The versions that run when the watch begins are where it starts from, not deploys. A version that comes back after it
+had been gone (a rollback) is a deploy again. Pure: no clock, no I/O; memory is bounded.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from batsignal.snapshot import ApplicationPattern, Deploy, Session, Snapshot
+
+# A version without a session for this long is gone; less is a restart or a quiet minute of a service without a pool.
+VERSION_GONE_SECONDS = 600.0
+SERVICES_MOST = 2000
+VERSIONS_MOST = 50
+DEPLOYS_KEPT = 100
+
+
+@dataclass(slots=True)
+class _Service:
+    last_seen: dict[str, float] = field(default_factory=dict)
+    sessions: Counter[str] = field(default_factory=Counter)
+
+
+class VersionWatch:
+    """The fold over the snapshots of all servers that finds deploys."""
+
+    def __init__(self, pattern: ApplicationPattern) -> None:
+        self._pattern = pattern
+        self._services: dict[str, dict[str, _Service]] = {}
+        self._looked: set[str] = set()
+
+    def add(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
+        """Return the deploys that this look is the first to show; `at` is the start of the version's oldest session."""
+        if snapshot.failure is not None:
+            return ()
+        first_look = snapshot.server not in self._looked
+        self._looked.add(snapshot.server)
+        services = self._services.setdefault(snapshot.server, {})
+        found = []
+        for (name, version), (count, oldest) in _versions(self._pattern, snapshot.sessions, snapshot.t).items():
+            service = services.get(name)
+            if service is None:
+                if len(services) >= SERVICES_MOST:
+                    continue
+                service = services[name] = _Service()
+            last_seen = service.last_seen.get(version)
+            known_others = any(other != version for other in service.last_seen)
+            is_new = last_seen is None or snapshot.t - last_seen > VERSION_GONE_SECONDS
+            if is_new and known_others and not first_look:
+                found.append(Deploy(service=name, version=version, at=oldest, previous=_previous(service, version)))
+            service.last_seen[version] = snapshot.t
+            service.sessions[version] = count
+            _forget_old_versions(service)
+        return tuple(found)
+
+
+def _versions(
+    pattern: ApplicationPattern, sessions: Iterable[Session], t: float
+) -> dict[tuple[str, str], tuple[int, float]]:
+    """Return sessions and the start of the oldest, by service and version."""
+    names: dict[str | None, tuple[int, float]] = {}
+    for session in sessions:
+        count, oldest = names.get(session.application_name, (0, t))
+        start = t if session.backend_start is None else session.backend_start
+        names[session.application_name] = (count + 1, min(oldest, start))
+    versions: dict[tuple[str, str], tuple[int, float]] = {}
+    for name, (count, oldest) in names.items():
+        who = pattern.split(name)
+        if who.service is not None and who.version is not None:
+            before, oldest_before = versions.get((who.service, who.version), (0, t))
+            versions[who.service, who.version] = (before + count, min(oldest, oldest_before))
+    return versions
+
+
+def _previous(service: _Service, version: str) -> str | None:
+    """Return the version that ran before: the one seen last, and of those the one with most sessions."""
+    others = [other for other in service.last_seen if other != version]
+    return max(others, key=lambda other: (service.last_seen[other], service.sessions[other]), default=None)
+
+
+def _forget_old_versions(service: _Service) -> None:
+    while len(service.last_seen) > VERSIONS_MOST:
+        oldest = min(service.last_seen, key=service.last_seen.__getitem__)
+        del service.last_seen[oldest]
+        del service.sessions[oldest]

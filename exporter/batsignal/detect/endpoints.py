@@ -1,0 +1,74 @@
+"""Says when a health endpoint is down: the third failed probe in a row, until two in a row succeed.
+
+Owns the counting. It works from the probes alone, whether or not the database can be looked at.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from batsignal.config import Thresholds
+from batsignal.detect import wording
+from batsignal.detect.signal import Finding, Subject
+from batsignal.snapshot import ProbeResult
+
+# An endpoint that has not been probed for this long was taken out of the config.
+FORGOTTEN_SECONDS = 4 * 3600.0
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    service: str
+    last: ProbeResult
+    failures: int = 0
+    successes: int = 0
+    failing_since: float = 0.0
+    lit: bool = False
+
+
+class EndpointDetector:
+    """Counts failed and good probes per endpoint."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._limits = thresholds
+        self._endpoints: dict[str, _Endpoint] = {}
+
+    def look(self, probes: Iterable[ProbeResult]) -> Iterable[Finding]:
+        """Return the endpoints that are down, after the probes that are new in this tick."""
+        for probe in probes:
+            self._count(probe)
+        newest = max((endpoint.last.at for endpoint in self._endpoints.values()), default=0.0)
+        for name in [name for name, one in self._endpoints.items() if newest - one.last.at > FORGOTTEN_SECONDS]:
+            del self._endpoints[name]
+        return [_finding(name, endpoint) for name, endpoint in sorted(self._endpoints.items()) if endpoint.lit]
+
+    def _count(self, probe: ProbeResult) -> None:
+        endpoint = self._endpoints.setdefault(probe.endpoint, _Endpoint(probe.service, probe))
+        endpoint.last, endpoint.service = probe, probe.service
+        if probe.up:
+            endpoint.failures = 0
+            endpoint.successes += 1
+            endpoint.lit = endpoint.lit and endpoint.successes < self._limits.endpoint_successes
+            return
+        endpoint.successes = 0
+        endpoint.failures += 1
+        if endpoint.failures == 1 and not endpoint.lit:
+            endpoint.failing_since = probe.at
+        endpoint.lit = endpoint.lit or endpoint.failures >= self._limits.endpoint_failures
+
+
+def _finding(name: str, endpoint: _Endpoint) -> Finding:
+    last = endpoint.last
+    reason = last.reason or (f"HTTP {last.status}" if last.status else "no reason known")
+    return Finding(
+        kind="endpoint_down",
+        key=(name,),
+        severity="critical",
+        subject=Subject(application=endpoint.service, endpoint=name),
+        since=endpoint.failing_since,
+        evidence=(
+            f"last probe: {reason}, after {wording.milliseconds(last.seconds)}",
+            f"failing since {wording.clock_time(endpoint.failing_since)}",
+        ),
+        summary=f"the health endpoint {name} of {endpoint.service} fails: {reason}",
+        action=f"Look at {endpoint.service} first.",
+    )

@@ -1,0 +1,74 @@
+"""Says when there is no way into the database, and why.
+
+A server that is full is not unreachable: it is alive, and saying otherwise gets a healthy database restarted. Those
+refusals belong to saturation. A restart or a failover that ends soon is everyday life: it warns, and wakes somebody
+only when it lasts.
+"""
+
+from collections.abc import Iterable
+
+from batsignal.config import Thresholds
+from batsignal.detect import wording
+from batsignal.detect.signal import Finding, Subject
+from batsignal.snapshot import FailureReason, Snapshot
+
+FULL_REASONS: frozenset[FailureReason] = frozenset({"slots_full", "role_limit", "database_limit"})
+
+_ACTIONS: dict[FailureReason, str] = {
+    "refused": "Nothing listens there: check that the server runs and that the address is right.",
+    "not_accepting": "The server is starting, recovering or shutting down: wait for it, and read its log.",
+    "no_database": "Check the database name in the dsn.",
+    "auth_failed": "Check the role, its password and pg_hba.conf. This says nothing about the database's health.",
+    "tls_failed": "Check certificates and sslmode. This says nothing about the database's health.",
+    "timeout": "The server or the network hangs: check the host, its disks and the way to it.",
+    "unreachable": "Check the network and the name of the host.",
+}
+
+
+class ReachabilityDetector:
+    """Holds failed looks until they mean something."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._limits = thresholds
+        self._failing_since: float | None = None
+        self._last_answer: float | None = None
+        self._looks = 0
+        self._lit = False
+
+    def look(self, snapshot: Snapshot) -> Iterable[Finding]:
+        """Return one finding while there is no way in."""
+        failure = snapshot.failure
+        if failure is None:
+            self._failing_since, self._looks, self._lit = None, 0, False
+            self._last_answer = snapshot.t
+            return ()
+        if failure.reason in FULL_REASONS:
+            return ()
+        self._looks += 1
+        if self._failing_since is None or self._failing_since > snapshot.t:
+            # Nothing has been heard since the last answer: that is when it began, as far as anyone can tell.
+            self._failing_since = snapshot.t if self._last_answer is None else min(self._last_answer, snapshot.t)
+        lasted = snapshot.t - self._failing_since
+        enough = lasted >= self._limits.unreachable_seconds and self._looks >= self._limits.unreachable_looks
+        self._lit = self._lit or enough
+        if not self._lit:
+            return ()
+        critical = lasted >= self._limits.unreachable_critical_seconds
+        return (
+            Finding(
+                kind="database_unreachable",
+                key=("server",),
+                severity="critical" if critical else "warning",
+                subject=Subject(),
+                since=self._failing_since,
+                evidence=(
+                    f"reason: {failure.reason}" + (f" (SQLSTATE {failure.sqlstate})" if failure.sqlstate else ""),
+                    failure.text,
+                    f"last answer at {wording.clock_time(self._failing_since)}"
+                    if self._last_answer is not None
+                    else "it has not answered since the watch began",
+                ),
+                summary=f"no way into {snapshot.server}: {failure.text}",
+                action=_ACTIONS.get(failure.reason, ""),
+            ),
+        )

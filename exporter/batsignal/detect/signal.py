@@ -1,0 +1,132 @@
+"""The words of the product: what a finding and a signal are, and how a signal reads as JSON.
+
+Owns the shapes that detectors produce, incidents keep and every reader shows. It judges nothing.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "leak",
+    "pool_starvation",
+    "query_pileup",
+    "lock_pileup",
+    "storm",
+    "idle_in_transaction",
+    "saturation",
+    "endpoint_down",
+    "endpoint_slow",
+    "database_unreachable",
+]
+Severity = Literal["critical", "warning"]
+
+KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
+# The kinds that have a detector; the others are words that later detectors will use.
+WATCHED_KINDS: tuple[Kind, ...] = ("leak", "saturation", "endpoint_down", "database_unreachable")
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Who or what a signal is about. A key that is not known, or over which the sessions differ, is None.
+
+    `application` is the service; `limit` is `server`, `role:NAME` or `database:NAME`; `blocker` a pid (0: a prepared
+    transaction).
+    """
+
+    application: str | None = None
+    version: str | None = None
+    user: str | None = None
+    database: str | None = None
+    client: str | None = None
+    query_id: str | None = None
+    endpoint: str | None = None
+    pool: str | None = None
+    limit: str | None = None
+    blocker: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployRef:
+    """The deploy that plausibly came first."""
+
+    service: str
+    version: str
+    at: float
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a detector says of this tick: a judgement that has already been held long enough to be said.
+
+    `key` is the identity of the thing found, stable from tick to tick while its facts (severity, count, version)
+    move. `exhaustion_seconds` is infinite when nothing runs out. `database_healthy` is None when nothing is known.
+    """
+
+    kind: Kind
+    key: tuple[str, ...]
+    severity: Severity
+    subject: Subject
+    since: float
+    sessions: int = 0
+    exhaustion_seconds: float = math.inf
+    deploy: DeployRef | None = None
+    database_healthy: bool | None = None
+    evidence: tuple[str, ...] = ()
+    summary: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A finding with a life: `id` and `detected` stay from raise to clear."""
+
+    id: str
+    server: str
+    detected: float
+    finding: Finding
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the SIGNAL object of the public contract; times are Unix seconds, infinity is null."""
+        found = self.finding
+        return {
+            "id": self.id,
+            "kind": found.kind,
+            "severity": found.severity,
+            "server": self.server,
+            "subject": asdict(found.subject),
+            "since": found.since,
+            "detected": self.detected,
+            "sessions": found.sessions,
+            "exhaustion_seconds": found.exhaustion_seconds if math.isfinite(found.exhaustion_seconds) else None,
+            "deploy": None
+            if found.deploy is None
+            else {"service": found.deploy.service, "version": found.deploy.version, "at": found.deploy.at},
+            "database_healthy": found.database_healthy,
+            "evidence": list(found.evidence),
+            "summary": found.summary,
+            "action": found.action,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A change in a signal's life. `reason` and `by` are set on `cleared` only."""
+
+    t: float
+    event: Literal["raised", "updated", "cleared"]
+    signal: Signal
+    reason: Literal["ended", "superseded"] | None = None
+    by: str | None = None
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return the event as one line of `batsignal replay --format json` shows it."""
+        head: dict[str, Any] = {"t": self.t, "event": self.event}
+        if self.reason is not None:
+            head["reason"] = self.reason
+        if self.by is not None:
+            head["by"] = self.by
+        return head | {"signal": self.signal.as_json()}

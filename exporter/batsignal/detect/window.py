@@ -1,0 +1,198 @@
+"""What detectors look through: every session's track over time, grouped by where it comes from.
+
+The window is fed one snapshot after the other and remembers what a single look cannot show: which sessions were seen
+to open, which closed and how they had been used, when an application's first session came. It judges nothing, has no
+clock (time is `snapshot.t`) and does no I/O. A failed look changes nothing: it is a gap, not an empty server.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from batsignal.snapshot import Application, ApplicationPattern, Session, Snapshot
+
+# Memory is bounded by these, whatever names come by; an origin without sessions is forgotten after the time.
+ORIGINS_MOST = 20_000
+ORIGIN_LIFE_SECONDS = 3600.0
+CLOSINGS_KEPT = 512
+USED_SAMPLES = 900
+
+
+@dataclass(frozen=True, slots=True)
+class OriginKey:
+    """Where a session comes from: the finest division that names alone allow, usually one pool of one process."""
+
+    service: str | None
+    version: str | None
+    user: str | None
+    database: str | None
+    client: str | None
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Whom a signal is about: the service, else the user. One for all pods, versions and clients of it."""
+        return ("service", self.service) if self.service is not None else ("user", self.user or "")
+
+
+@dataclass(slots=True, eq=False)
+class Origin:
+    """One origin and its living sessions."""
+
+    key: OriginKey
+    tracks: dict[tuple[int, float | None], "Track"] = field(default_factory=dict)
+    filling_since: float = 0.0
+    """When the first session came while there was none: pools fill to their minimum right after it."""
+    closings: deque["Closing"] = field(default_factory=lambda: deque(maxlen=CLOSINGS_KEPT))
+    empty_since: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One session over time."""
+
+    session: Session
+    origin: Origin
+    opened_at: float
+    seen_opening: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A session that left: `idle_seconds` is how long it had been left unused, 0 for one that was at work."""
+
+    t: float
+    opened_at: float
+    idle_seconds: float
+
+
+def resting_since(session: Session) -> float | None:
+    """Return since when the client has left a session unused, in Unix seconds; None while the server works for it.
+
+    Idle, idle in transaction, and `active` in a wait for the client (a result nobody reads) are all the same to a
+    pool: taken, and nothing done with it.
+    """
+    state = session.state
+    if state is None:
+        return None
+    if state.startswith("idle") or (state == "active" and session.wait_event == "ClientRead"):
+        return session.state_change
+    return None
+
+
+class Window:
+    """The state of one server's sessions through time."""
+
+    def __init__(self, pattern: ApplicationPattern) -> None:
+        self._pattern = pattern
+        self._names: dict[str | None, Application] = {}
+        self._tracks: dict[tuple[int, float | None], Track] = {}
+        self.origins: dict[OriginKey, Origin] = {}
+        self.used: deque[tuple[float, int]] = deque(maxlen=USED_SAMPLES)
+        self.pings: deque[float] = deque(maxlen=300)
+        self.snapshot: Snapshot | None = None
+        """The last look that succeeded."""
+        self.t = 0.0
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Take in the next look. Time that steps back empties the window: ages would lie."""
+        if snapshot.t < self.t - 1.0:
+            self._empty()
+        self.t = snapshot.t
+        if snapshot.failure is not None:
+            return
+        first_look = self.snapshot is None
+        clients = {session.key: session for session in snapshot.sessions if session.is_client}
+        for key in [key for key in self._tracks if key not in clients]:
+            self._close(self._tracks.pop(key))
+        for key, session in clients.items():
+            track = self._tracks.get(key)
+            if track is None:
+                self._open(session, seen_opening=not first_look)
+            elif track.session is not session:
+                self._change(track, session)
+        self._forget_the_gone()
+        self.used.append((snapshot.t, snapshot.used))
+        if snapshot.ping_seconds is not None:
+            self.pings.append(snapshot.ping_seconds)
+        self.snapshot = snapshot
+
+    def _empty(self) -> None:
+        self._tracks.clear()
+        self.origins.clear()
+        self.used.clear()
+        self.pings.clear()
+        self.snapshot = None
+
+    def application(self, name: str | None) -> Application:
+        """Return who an `application_name` says it is; cached, for names repeat."""
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) >= ORIGINS_MOST:
+                self._names.clear()
+            known = self._names[name] = self._pattern.split(name)
+        return known
+
+    @property
+    def sessions(self) -> int:
+        return len(self._tracks)
+
+    def _open(self, session: Session, *, seen_opening: bool) -> None:
+        opened_at = self.t if session.backend_start is None else session.backend_start
+        track = Track(session, self._origin(session, opened_at), opened_at, seen_opening)
+        self._tracks[session.key] = track
+        self._join(track)
+
+    def _join(self, track: Track) -> None:
+        origin = track.origin
+        if not origin.tracks:
+            origin.filling_since = track.opened_at
+            origin.empty_since = None
+        origin.filling_since = min(origin.filling_since, track.opened_at)
+        origin.tracks[track.session.key] = track
+
+    def _leave(self, track: Track) -> None:
+        origin = track.origin
+        del origin.tracks[track.session.key]
+        if not origin.tracks:
+            origin.empty_since = self.t
+
+    def _close(self, track: Track) -> None:
+        since = resting_since(track.session)
+        idle_seconds = 0.0 if since is None else max(self.t - since, 0.0)
+        track.origin.closings.append(Closing(self.t, track.opened_at, idle_seconds))
+        self._leave(track)
+
+    def _change(self, track: Track, session: Session) -> None:
+        track.session = session
+        key = self._origin_key(session)
+        if key != track.origin.key:
+            # Many drivers set their application_name only after they are in.
+            self._leave(track)
+            track.origin = self._origin(session, track.opened_at)
+            self._join(track)
+
+    def _origin_key(self, session: Session) -> OriginKey:
+        who = self.application(session.application_name)
+        return OriginKey(who.service, who.version, session.usename, session.datname, session.client_addr)
+
+    def _origin(self, session: Session, opened_at: float) -> Origin:
+        key = self._origin_key(session)
+        origin = self.origins.get(key)
+        if origin is None:
+            origin = self.origins[key] = Origin(key, filling_since=opened_at)
+        return origin
+
+    def _forget_the_gone(self) -> None:
+        if len(self.origins) <= 64:  # noqa: PLR2004 - too few to be worth a pass each tick
+            return
+        gone = [
+            key
+            for key, origin in self.origins.items()
+            if origin.empty_since is not None and self.t - origin.empty_since > ORIGIN_LIFE_SECONDS
+        ]
+        for key in gone:
+            del self.origins[key]
+        excess = len(self.origins) - ORIGINS_MOST
+        if excess > 0:
+            empty = [key for key, origin in self.origins.items() if not origin.tracks]
+            for key in empty[:excess]:
+                del self.origins[key]

@@ -1,0 +1,88 @@
+"""Numbers as people say them at 3 a.m.; nothing here decides anything."""
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from batsignal.detect.signal import Subject
+
+_T = TypeVar("_T")
+
+
+def duration(seconds: float) -> str:
+    """Spell a duration with its two largest units.
+
+    >>> [duration(s) for s in (0, 9.6, 166, 3_720, 90_000, math.inf)]
+    ['0s', '10s', '2m46s', '1h02m', '1d01h', 'never']
+    """
+    if not math.isfinite(seconds):
+        return "never"
+    whole = max(round(seconds), 0)
+    if whole < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{whole}s"
+    if whole < 3600:  # noqa: PLR2004 - seconds in an hour
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86_400:  # noqa: PLR2004 - seconds in a day
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02d}h"
+
+
+def rate(per_second: float) -> str:
+    """Spell a rate in the unit that keeps it readable.
+
+    >>> [rate(r) for r in (0.5, 12, 1 / 45, 1 / 240)]
+    ['0.5/s', '12/s', '1.3/min', '15/h']
+    """
+    if per_second >= 0.1:  # noqa: PLR2004 - below it, a rate a second has only zeros to show
+        return f"{per_second:.2g}/s"
+    if per_second * 60 >= 1:
+        return f"{per_second * 60:.2g}/min"
+    return f"{per_second * 3600:.2g}/h"
+
+
+def clock_time(instant: float) -> str:
+    """Spell an instant as a time of day in UTC.
+
+    >>> clock_time(1760000600.0)
+    '09:03:20 UTC'
+    """
+    return datetime.fromtimestamp(instant, UTC).strftime("%H:%M:%S UTC")
+
+
+def milliseconds(seconds: float) -> str:
+    """Spell a short duration.
+
+    >>> milliseconds(0.00043)
+    '0.4 ms'
+    """
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.1f} s"  # noqa: PLR2004 - 100 ms
+
+
+def sessions(count: int) -> str:
+    """Count sessions in words.
+
+    >>> sessions(1), sessions(2)
+    ('1 session', '2 sessions')
+    """
+    return f"{count} session" if count == 1 else f"{count} sessions"
+
+
+def culprit(subject: Subject) -> str:
+    """Name whom a signal is about, by the best name there is.
+
+    >>> culprit(Subject(application="web", version="2.4.0"))
+    'web@2.4.0'
+    >>> culprit(Subject(user="app", client="10.0.0.4"))
+    'user app from 10.0.0.4'
+    """
+    if subject.application is not None:
+        return f"{subject.application}@{subject.version}" if subject.version else subject.application
+    name = f"user {subject.user}" if subject.user else "an unnamed user"
+    return f"{name} from {subject.client}" if subject.client else name
+
+
+def common(values: Iterable[_T]) -> _T | None:
+    """Return the one value that all agree on, else None."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else None

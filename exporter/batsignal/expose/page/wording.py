@@ -1,0 +1,164 @@
+"""How the page says things: times, spans, states and names in words a person reads at three in the morning.
+
+Pure functions and tables; no clock, no board. Also the guard for names from outside: an application may call itself
+anything, and what it calls itself must neither steer the terminal nor turn the line around.
+"""
+
+import math
+import unicodedata
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+from markupsafe import Markup
+
+MINUTE_SECONDS = 60
+HOUR_SECONDS = 3600
+DAY_SECONDS = 86400
+MILLISECONDS_MAX_SECONDS = 1.0
+
+STATES = {
+    "starting": "first look under way",
+    "up": "up",
+    "slots_full": "no slot left: full but alive",
+    "role_limit": "our role's own connection limit is reached: the server is alive",
+    "database_limit": "the database's own connection limit is reached: the server is alive",
+    "not_accepting": "starting, stopping or in recovery: accepts nobody yet",
+    "no_database": "the database we are to watch from does not exist",
+    "auth_failed": "our login was refused: the server is alive",
+    "tls_failed": "no TLS connection could be made",
+    "refused": "connection refused: nothing listens there",
+    "timeout": "no answer in time",
+    "unreachable": "host cannot be reached",
+}
+VIEWS = {
+    "session": "own session",
+    "reserved": "a reserved slot",
+    "walsender": "the replication path",
+    "process_titles": "the server's process titles",
+    "none": "no view",
+}
+KINDS = {
+    "leak": "connection leak",
+    "pool_starvation": "starved pool",
+    "query_pileup": "query pile-up",
+    "lock_pileup": "lock pile-up",
+    "storm": "connection storm",
+    "idle_in_transaction": "idle in transaction",
+    "saturation": "slots running out",
+    "endpoint_down": "health endpoint down",
+    "endpoint_slow": "health endpoint slow",
+    "database_unreachable": "database unreachable",
+}
+SUBJECT_KEYS = (
+    ("user", "user"),
+    ("database", "database"),
+    ("client", "client"),
+    ("query_id", "statement"),
+    ("endpoint", "endpoint"),
+    ("pool", "pool"),
+    ("limit", "limit"),
+    ("blocker", "blocker"),
+)
+
+
+def printable(value: Any) -> Any:
+    r"""Return a string with control, direction and unassigned characters spelled out; anything else as it is.
+
+    >>> print(printable("web\x07\u202egnp"))
+    web\u{7}\u{202e}gnp
+    """
+    if value is None:
+        return ""
+    if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(
+        f"\\u{{{ord(char):x}}}" if unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" else char
+        for char in value
+    )
+
+
+def utc(epoch: float, now: float) -> str:
+    """Return the time of day in UTC, with the date when it is not today's.
+
+    >>> utc(1760000600.0, 1760000700.0), utc(1760000600.0, 1760100000.0)
+    ('09:03:20 UTC', '2025-10-09 09:03:20 UTC')
+    """
+    moment, today = (datetime.fromtimestamp(t, UTC) for t in (epoch, now))
+    return moment.strftime("%H:%M:%S UTC" if moment.date() == today.date() else "%Y-%m-%d %H:%M:%S UTC")
+
+
+def iso(epoch: float) -> str:
+    """Return an instant as the `datetime` attribute wants it.
+
+    >>> iso(1760000600.9)
+    '2025-10-09T09:03:20Z'
+    """
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in words, with the two largest units.
+
+    >>> span(7), span(166), span(300), span(3720), span(200000)
+    ('7 s', '2 min 46 s', '5 min', '1 h 2 min', '2 d 7 h')
+    """
+    whole = max(int(seconds), 0)
+    units = ((DAY_SECONDS, "d"), (HOUR_SECONDS, "h"), (MINUTE_SECONDS, "min"), (1, "s"))
+    for (size, name), (size_below, name_below) in pairwise(units):
+        if whole >= size:
+            below = whole % size // size_below
+            return f"{whole // size} {name}" + (f" {below} {name_below}" if below else "")
+    return f"{whole} s"
+
+
+def ago(epoch: float, now: float) -> str:
+    """Return how long an instant is past; clocks that differ a little do not make it the future.
+
+    >>> ago(100.0, 107.0), ago(101.0, 100.5)
+    ('7 s ago', '0 s ago')
+    """
+    return f"{span(now - epoch)} ago"
+
+
+def clock(seconds: float) -> str:
+    """Return a count-down's face; the script of the page counts on in the same form.
+
+    >>> clock(166), clock(3725), clock(0.4)
+    ('2:46', '1:02:05', '0:00')
+    """
+    whole = max(int(seconds), 0)
+    hours, rest = divmod(whole, HOUR_SECONDS)
+    minutes, left = divmod(rest, MINUTE_SECONDS)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def latency(seconds: float | None) -> str:
+    """Return a latency with its unit.
+
+    >>> latency(0.0004), latency(0.0521), latency(2.04), latency(None)
+    ('0.4 ms', '52 ms', '2.0 s', 'unknown')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return "unknown"
+    if seconds >= MILLISECONDS_MAX_SECONDS:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1000:.1f} ms" if seconds < MILLISECONDS_MAX_SECONDS / 100 else f"{seconds * 1000:.0f} ms"
+
+
+def who(application: str | None, version: str | None) -> str:
+    """Return an application and its version as one name.
+
+    >>> who("web", "2.4.0"), who("billing", None), who("", "")
+    ('web@2.4.0', 'billing', 'unnamed')
+    """
+    return f"{application or 'unnamed'}@{version}" if version else application or "unnamed"
+
+
+def server_version(number: int | None) -> str:
+    """Return a `server_version_num` as people write it.
+
+    >>> server_version(180001), server_version(None)
+    ('PostgreSQL 18.1', 'PostgreSQL')
+    """
+    return "PostgreSQL" if number is None else f"PostgreSQL {number // 10000}.{number % 10000}"

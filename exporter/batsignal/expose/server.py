@@ -1,0 +1,256 @@
+"""The HTTP face of the daemon: routes over the board, and uvicorn as a guest that obeys the daemon.
+
+Owns paths, status codes, headers and the life of the listener. It reads the board and the bytes that the tick
+rendered, never the world: no request here costs the database anything, and none waits for a poll.
+"""
+
+import asyncio
+import gzip
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from batsignal.expose import api, listen, page
+from batsignal.expose.accept import wants_gzip, wants_openmetrics
+from batsignal.record.board import Board
+
+MetricsSource = Callable[[bool, bool], bytes]
+"""Called with (openmetrics, gzip); hands out bytes that are ready."""
+
+CONNECTIONS_MAX = 128
+KEEP_ALIVE_SECONDS = 30  # longer than the usual scrape interval: one connection serves a scraper for good
+FIRST_REQUEST_SECONDS = 10.0
+STOP_SECONDS = 1
+
+TEXT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+SECURITY_HEADERS = {
+    "content-security-policy": page.CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_RUNBOOK_NAME = re.compile(r"[A-Za-z]+")
+
+
+class _SecurityHeaders:
+    """Puts the same few headers on every answer; whatever the answer set itself stays."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._raw = [(name.encode("ascii"), value.encode("ascii")) for name, value in SECURITY_HEADERS.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._raw]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+class _Metrics:
+    """`/metrics` as bare ASGI: no Request, no Response, two cached header look-ups and the bytes."""
+
+    def __init__(self, source: MetricsSource) -> None:
+        self._source = source
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
+        headers = Headers(scope=scope)
+        openmetrics = wants_openmetrics(",".join(headers.getlist("accept")))
+        zipped = wants_gzip(",".join(headers.getlist("accept-encoding")))
+        body = self._source(openmetrics, zipped)
+        answer = [
+            (b"content-type", OPENMETRICS_TYPE if openmetrics else TEXT_TYPE),
+            (b"content-length", str(len(body)).encode("ascii")),
+            (b"vary", b"Accept, Accept-Encoding"),
+        ]
+        if zipped:
+            answer.append((b"content-encoding", b"gzip"))
+        await send({"type": "http.response.start", "status": 200, "headers": answer})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+class _Views:
+    """The handlers that read the board."""
+
+    def __init__(self, board: Callable[[], Board], clock: Callable[[], float], runbooks: Path | None) -> None:
+        self._board = board
+        self._clock = clock
+        self._runbooks = runbooks
+        self._rendered: tuple[Board, int, bytes] | None = None
+
+    async def page(self, request: Request) -> Response:
+        """Answer the status page; several readers within the same second and board share one rendering."""
+        board, now = self._board(), self._clock()
+        kept = self._rendered
+        if kept is None or kept[0] is not board or kept[1] != int(now):
+            names = frozenset(path.stem for path in self._runbooks.glob("*.md")) if self._runbooks else frozenset()
+            kept = self._rendered = (board, int(now), page.render(board, now, runbooks=names))
+        body, headers = kept[2], {"vary": "Accept-Encoding"}
+        if wants_gzip(",".join(request.headers.getlist("accept-encoding"))):
+            body, headers["content-encoding"] = gzip.compress(body, 5, mtime=0), "gzip"
+        return Response(body, media_type="text/html", headers=headers)
+
+    async def status(self, _request: Request) -> Response:
+        return Response(api.encode(api.status_view(self._board(), self._clock())), media_type="application/json")
+
+    async def signals(self, _request: Request) -> Response:
+        return Response(api.encode(api.signals_view(self._board(), self._clock())), media_type="application/json")
+
+    async def healthy(self, _request: Request) -> Response:
+        return PlainTextResponse("BatSignal is healthy.\n")
+
+    async def ready(self, _request: Request) -> Response:
+        waiting = [name for name, server in self._board().servers.items() if server is None]
+        if not waiting:
+            return PlainTextResponse("BatSignal is ready.\n")
+        return PlainTextResponse(f"Waiting for the first poll of: {', '.join(waiting)}.\n", status_code=503)
+
+    async def runbook(self, request: Request) -> Response:
+        """Answer a shipped runbook; the name is letters only, so that no path can leave the folder."""
+        name = request.path_params["name"]
+        if self._runbooks is None or not _RUNBOOK_NAME.fullmatch(name):
+            raise HTTPException(404, "No such runbook here; they ship under alerts/runbooks.")
+        try:
+            text = await run_in_threadpool((self._runbooks / f"{name}.md").read_text, "utf-8")
+        except OSError as exc:
+            raise HTTPException(404, "No such runbook here; they ship under alerts/runbooks.") from exc
+        return PlainTextResponse(text)
+
+
+def _lifecycle(reload: Callable[[], str | None] | None) -> Callable[[Request], Awaitable[Response]]:
+    """Return the handler of `/-/reload`, in the words that Prometheus uses."""
+
+    async def handle(request: Request) -> Response:
+        if request.method not in ("POST", "PUT"):
+            raise HTTPException(405, "Only POST or PUT requests allowed.", headers={"Allow": "POST, PUT"})
+        if reload is None:
+            raise HTTPException(403, "Lifecycle API is not enabled.")
+        error = await run_in_threadpool(reload)
+        if error is not None:
+            raise HTTPException(500, f"failed to reload config: {error}")
+        return PlainTextResponse("")
+
+    return handle
+
+
+async def _http_error(_request: Request, exc: Exception) -> Response:
+    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    text = exc.detail if isinstance(exc, HTTPException) else "Internal error; the log says more."
+    if isinstance(exc, HTTPException) and text == "Not Found":
+        text = "Nothing is served here. The status page is at /, the metrics are at /metrics."
+    answer = PlainTextResponse(f"{text}\n", status_code=status, headers=getattr(exc, "headers", None))
+    if status == 500:  # noqa: PLR2004  # sent outside of the middleware that adds these
+        MutableHeaders(raw=answer.raw_headers).update(SECURITY_HEADERS)
+    return answer
+
+
+def build_app(
+    *,
+    board: Callable[[], Board],
+    metrics: MetricsSource,
+    reload: Callable[[], str | None] | None,
+    clock: Callable[[], float],
+    runbooks: Path | None = None,
+) -> Starlette:
+    """Return the ASGI application. `reload` returns None or why it failed; None instead of it disables the path."""
+    views = _Views(board, clock, runbooks)
+    app = Starlette(
+        routes=[
+            Route("/metrics", _Metrics(metrics)),
+            Route("/", views.page),
+            Route("/-/healthy", views.healthy),
+            Route("/-/ready", views.ready),
+            Route("/-/reload", _lifecycle(reload), methods=["GET", "POST", "PUT"]),
+            Route("/api/v1/status", views.status),
+            Route("/api/v1/signals", views.signals),
+            Route("/runbooks/{name}", views.runbook),
+        ],
+        middleware=[Middleware(_SecurityHeaders)],
+        exception_handlers={HTTPException: _http_error, Exception: _http_error},
+    )
+    # A redirect would be built from the Host header, which a stranger chooses.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's HTTP/1.1, but a connection that asks nothing gives its seat back.
+
+    uvicorn starts its keep-alive timer after an answer; one that connects and stays silent would hold one of
+    `CONNECTIONS_MAX` seats for ever.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_when_silent)
+
+    def _close_when_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _ObedientServer(uvicorn.Server):
+    """uvicorn without its own signal handling: the daemon owns the signals, and exits 0 on SIGTERM."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class WebServer:
+    """Serves an application on a socket that is already bound, until told to stop."""
+
+    bind = staticmethod(listen.bind)
+
+    def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
+        self._sock = sock
+        self._server = _ObedientServer(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http=_Protocol,
+                ws="none",
+                interface="asgi3",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=CONNECTIONS_MAX,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+
+    @property
+    def address(self) -> str:
+        """Return HOST:PORT that the socket really has, to print and to open."""
+        host, port = self._sock.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def serve(self) -> None:
+        """Serve until `stop`; the socket is closed when this returns."""
+        await self._server.serve(sockets=[self._sock])
+
+    def stop(self) -> None:
+        """Ask the server to end, from any thread or a signal handler; open answers get a second."""
+        self._server.should_exit = True

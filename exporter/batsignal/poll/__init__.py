@@ -1,0 +1,1 @@
+"""The world: talks to servers and returns values; it never judges."""

@@ -1,0 +1,125 @@
+"""One session on a PostgreSQL server that cannot hang us: every wait has a deadline, whatever the server does.
+
+psycopg2's asynchronous connections are used for it, polled by hand. With every timeout that libpq knows a blocking
+connection still hung 20 s on a stopped backend; and a wait callback, the other way, is one for the whole process and
+would change other people's connections. A statement that is not answered in time is not given up: it stays in
+flight and the next wait goes on where this one ended, because a second session on a hung server is the last thing it
+needs.
+"""
+
+import select
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import BYTES, POLL_OK, POLL_READ, register_type
+
+Row = tuple[Any, ...]
+
+
+class DeadlineError(Exception):
+    """The server did not answer in time; the statement is still in flight."""
+
+
+class GuardedSession:
+    """An asynchronous connection and the one statement that may be in flight on it. Not thread-safe: one owner."""
+
+    def __init__(self, parameters: Mapping[str, str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Begin to connect; `open` waits for it.
+
+        Raises psycopg2.OperationalError when libpq refuses at once. `parameters` must name addresses, not host
+        names, in `hostaddr`: a name would be resolved here, and that wait has no deadline.
+        """
+        self._monotonic = monotonic
+        self._connection = psycopg2.connect(**parameters, async_=True)  # type: ignore[call-overload]  # the stubs miss it
+        self._cursor: Any = None
+        self._as_bytes = False
+
+    def open(self, deadline: float) -> None:
+        """Wait until the server let us in, or raise DeadlineError at `deadline` (monotonic seconds)."""
+        self._wait(deadline)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a statement was sent whose answer has not been read."""
+        return self._cursor is not None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What libpq made of its sources (arguments, environment, service file), without the password."""
+        return dict(self._connection.info.dsn_parameters)
+
+    @property
+    def password(self) -> str | None:
+        return self._connection.info.password or None
+
+    def query(self, text: str, arguments: Mapping[str, Any], deadline: float) -> list[Row]:
+        """Send one statement and return its rows.
+
+        Raises DeadlineError when the answer is late (call `finish` next), psycopg2.Error when it is an error.
+        """
+        if self.in_flight:
+            raise RuntimeError("a statement is in flight: finish it first")
+        rows = self._ask(text, arguments, deadline)
+        if rows is None:
+            # Sessions of other databases show their names and statements in their own encoding. Reading bytes is
+            # slower, so it is done only from the first text on that is not UTF-8.
+            self._as_bytes = True
+            rows = self._ask(text, arguments, deadline)
+        return rows or []
+
+    def finish(self, deadline: float) -> None:
+        """Wait for the statement in flight and drop its answer; raises as `query` does."""
+        try:
+            self._wait(deadline)
+        except DeadlineError:
+            raise
+        except psycopg2.Error:
+            self._cursor = None
+            raise
+        self._cursor = None
+
+    def close(self) -> None:
+        """Drop the connection; nothing is waited for."""
+        self._cursor = None
+        self._connection.close()
+
+    def _ask(self, text: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
+        cursor = self._connection.cursor()
+        if self._as_bytes:
+            register_type(BYTES, cursor)
+        try:
+            cursor.execute(text, arguments)
+            self._cursor = cursor
+            self._wait(deadline)
+        except DeadlineError:
+            raise
+        except psycopg2.Error:
+            self._cursor = None
+            raise
+        self._cursor = None
+        try:
+            rows: list[Row] = cursor.fetchall()
+        except UnicodeDecodeError:
+            if self._as_bytes:
+                raise
+            return None
+        return [_decoded(row) for row in rows] if self._as_bytes else rows
+
+    def _wait(self, deadline: float) -> None:
+        poller = select.poll()
+        while (state := self._connection.poll()) != POLL_OK:
+            # libpq may change its socket while it goes from one address to the next.
+            descriptor = self._connection.fileno()
+            poller.register(descriptor, select.POLLIN if state == POLL_READ else select.POLLOUT)
+            remaining = deadline - self._monotonic()
+            if remaining <= 0 or not poller.poll(remaining * 1000):
+                raise DeadlineError
+            poller.unregister(descriptor)
+
+
+def _decoded(row: Row) -> Row:
+    return tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row)
+
+

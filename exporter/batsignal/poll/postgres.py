@@ -1,0 +1,286 @@
+"""Looks at one PostgreSQL server once a tick, on one kept session, and returns what it saw as a `Snapshot`.
+
+It never judges and never raises: a look that fails is a `PollFailure`. The session is opened at the start and kept, so
+that it still answers when nobody else can get in; it is never opened twice, and while the server does not answer,
+the statement in flight is waited for rather than a second session opened beside it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg2
+
+from batsignal.poll.backoff import Backoff
+from batsignal.poll.conninfo import connect_parameters, redacted
+from batsignal.poll.guarded import DeadlineError, GuardedSession
+from batsignal.poll.queries import OLDEST_MAJOR, sql
+from batsignal.poll.refusal import Refusal, explain
+from batsignal.poll.resolve import ResolveError, Resolver
+from batsignal.poll.rows import Names, RowReader
+from batsignal.snapshot import Counters, FailureReason, PollFailure, Session, Slots, Snapshot
+
+# What a look may take. The server ends a statement of ours a little sooner than we stop waiting for it.
+LOOK_SECONDS = 1.0
+STATEMENT_TIMEOUT_MS = 900
+LOCK_TIMEOUT_MS = 300
+CONNECT_SECONDS = 2.0
+# How long a statement in flight is waited for before its session is given up and a new one is tried.
+PATIENCE_SECONDS = 6.0
+
+SETTINGS_SECONDS = 10.0
+NAMES_SECONDS = 60.0
+NAMES_RETRY_SECONDS = 2.0
+COUNTERS_SECONDS = 10.0
+BLOCKERS_MAX = 100
+
+
+@dataclass(slots=True, kw_only=True)
+class _Kept:
+    """The kept session and what is known through it."""
+
+    session: GuardedSession
+    pid: int
+    server_version_num: int
+    postmaster_start: float
+    slots: Slots | None = None
+    privileged: bool | None = None
+    port: int | None = None
+    settings_due: float = 0.0
+    names_due: float = 0.0
+    counters_due: float = 0.0
+    counters: Counters | None = None
+    stuck_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerProcess:
+    """How to recognise the server among this host's processes."""
+
+    backend_pid: int
+    postmaster_start: float
+    port: int | None
+
+
+class PostgresPoller:
+    """Polls one server. Owned by one thread; `look` takes at most about `CONNECT_SECONDS` + 2 `LOOK_SECONDS`."""
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        dsn: str,
+        resolver: Resolver,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._dsn = dsn
+        self._resolver = resolver
+        self._clock = clock
+        self._monotonic = monotonic
+        self._backoff = Backoff()
+        self._kept: _Kept | None = None
+        self._names = Names()
+        self._rows = RowReader(self._names)
+        self._failure: PollFailure | None = None
+        self._refused = 0
+        self._attempts = 0
+        # Server's clock less ours, so that a failed look is timed on the same clock as the good ones.
+        self._clock_offset = 0.0
+
+    @property
+    def process(self) -> ServerProcess | None:
+        """How to find the server on this host; None until the first session."""
+        if self._kept is None:
+            return None
+        return ServerProcess(
+            backend_pid=self._kept.pid, postmaster_start=self._kept.postmaster_start, port=self._kept.port
+        )
+
+    @property
+    def role(self) -> str | None:
+        """The role we logged in as; None until the first session."""
+        return self._kept.session.parameters.get("user") if self._kept else None
+
+    def look(self) -> Snapshot:
+        """Look once. Never raises: what went wrong is in `failure`."""
+        started = self._monotonic()
+        self._refused = 0
+        snapshot = self._look()
+        self._failure = snapshot.failure
+        return replace(
+            snapshot, refused=self._refused, poll_seconds={"sessions": self._monotonic() - started}
+        )
+
+    def close(self) -> None:
+        """Give the seat back."""
+        if self._kept is not None:
+            self._kept.session.close()
+            self._kept = None
+
+    def _look(self, *, again: bool = True) -> Snapshot:
+        if self._kept is None:
+            refused = self._connect()
+            if refused is not None:
+                return self._failed(refused)
+        try:
+            return self._look_through_session(self._monotonic() + LOOK_SECONDS)
+        except DeadlineError:
+            return self._failed(self._stuck())
+        except psycopg2.Error as exc:
+            failure = self._broken(exc)
+        if self._kept is None:
+            if again:  # the session was ended from outside (pg_terminate_backend, a restart): a new one may do
+                return self._look(again=False)
+            self._backoff.failed(self._monotonic())
+        return self._failed(failure)
+
+    def _failed(self, failure: PollFailure) -> Snapshot:
+        kept = self._kept
+        return Snapshot(
+            server=self._server,
+            t=self._clock() + self._clock_offset,
+            failure=failure,
+            view="none",
+            slots=kept.slots if kept else None,
+            own_sessions=1 if kept else 0,
+            server_version_num=kept.server_version_num if kept else None,
+        )
+
+    # -- the kept session ------------------------------------------------------------------------------------------
+
+    def _connect(self) -> PollFailure | None:
+        now = self._monotonic()
+        if self._failure is not None and not self._backoff.may_try(now):
+            return self._failure
+        session, parameters, password = None, None, None
+        try:
+            parameters = connect_parameters(self._dsn, self._resolver, LOOK_SECONDS, self._attempts)
+            session = GuardedSession(parameters, monotonic=self._monotonic)
+            parameters, password = session.parameters, session.password
+            session.open(now + CONNECT_SECONDS)
+            self._kept = self._introduce(session, self._monotonic() + LOOK_SECONDS)
+        except ResolveError as exc:
+            failure = PollFailure(reason="unreachable", text=str(exc))
+        except (DeadlineError, psycopg2.Error) as exc:
+            if session is not None:
+                session.close()
+            failure = explain(Refusal(error=exc, parameters=parameters or {}, password=password), self._resolver)
+        else:
+            self._backoff.succeeded()
+            return None
+        self._attempts += failure.reason in {"timeout", "unreachable"}
+        self._refused += failure.reason in {"slots_full", "role_limit", "database_limit"}
+        self._backoff.failed(self._monotonic())
+        return failure
+
+    def _introduce(self, session: GuardedSession, deadline: float) -> _Kept:
+        arguments = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS, "lock_timeout_ms": LOCK_TIMEOUT_MS}
+        row = session.query(sql("session", OLDEST_MAJOR * 10000), arguments, deadline)[0]
+        *_, pid, version, postmaster_start = row
+        self._rows.forget()
+        return _Kept(session=session, pid=pid, server_version_num=version, postmaster_start=postmaster_start)
+
+    def _stuck(self) -> PollFailure:
+        """Say that the answer is late, and give the session up once it has been late for too long."""
+        now = self._monotonic()
+        kept = self._kept
+        if kept is not None:
+            kept.stuck_since = now if kept.stuck_since is None else kept.stuck_since
+            if now - kept.stuck_since > PATIENCE_SECONDS:
+                self.close()
+        return PollFailure(reason="timeout", text=f"the server did not answer within {LOOK_SECONDS:g} s")
+
+    def _broken(self, error: psycopg2.Error) -> PollFailure:
+        """Return what an error on the kept session means; the session is given up unless it still serves."""
+        text = self._text(error)
+        if error.pgcode in {"57014", "55P03"}:  # query_canceled (statement_timeout), lock_not_available
+            return PollFailure(reason="timeout", sqlstate=error.pgcode, text=text)
+        self.close()
+        shutting_down = error.pgcode in {"57P01", "57P02", "57P03"}
+        reason: FailureReason = "not_accepting" if shutting_down else "unreachable"
+        return PollFailure(reason=reason, sqlstate=error.pgcode, text=text)
+
+    def _text(self, error: psycopg2.Error) -> str:
+        line = " ".join(str(error).split()) or type(error).__name__
+        return redacted(line, self._kept.session.password if self._kept else None)[:200]
+
+    # -- the look --------------------------------------------------------------------------------------------------
+
+    def _look_through_session(self, deadline: float) -> Snapshot:
+        kept = self._kept
+        if kept is None:
+            raise RuntimeError("no session to look through")
+        if kept.session.in_flight:
+            kept.session.finish(deadline)
+        kept.stuck_since = None
+        asked = self._monotonic()
+        ((t,),) = kept.session.query(sql("clock", kept.server_version_num), {}, deadline)
+        ping_seconds = self._monotonic() - asked
+        self._clock_offset = t - self._clock()
+        self._refresh(kept, deadline)
+        sessions = self._sessions(kept, t, deadline)
+        if self._rows.unknown_names and self._monotonic() >= kept.names_due - NAMES_SECONDS + NAMES_RETRY_SECONDS:
+            kept.names_due = 0.0
+        return Snapshot(
+            server=self._server,
+            t=t,
+            sessions=sessions,
+            own_sessions=1,
+            slots=kept.slots,
+            role_limits=self._names.role_limits,
+            database_limits=self._names.database_limits,
+            counters=kept.counters,
+            ping_seconds=ping_seconds,
+            privileged=kept.privileged,
+            server_version_num=kept.server_version_num,
+        )
+
+    def _sessions(self, kept: _Kept, t: float, deadline: float) -> tuple[Session, ...]:
+        text = sql("activity", kept.server_version_num)
+        rows = kept.session.query(text, {"since": self._rows.texts_since}, deadline)
+        waiting = self._rows.waiting(rows)[:BLOCKERS_MAX]
+        blocked_by: dict[int, tuple[int, ...]] = {}
+        if waiting:
+            answer = kept.session.query(sql("blockers", kept.server_version_num), {"pids": waiting}, deadline)
+            blocked_by = {pid: tuple(dict.fromkeys(blockers)) for pid, blockers in answer}
+        return self._rows.read(rows, t=t, own_pid=kept.pid, blocked_by=blocked_by)
+
+    def _refresh(self, kept: _Kept, deadline: float) -> None:
+        """Ask what changes rarely. An answer that fails leaves the last one standing: it must not cost the look."""
+        now = self._monotonic()
+        if now >= kept.settings_due:
+            kept.settings_due = now + SETTINGS_SECONDS
+            ((most, superuser_reserved, reserved, privileged, port),) = self._ask(kept, "settings", {}, deadline)
+            kept.slots = Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
+            kept.privileged, kept.port = privileged, port
+        if now >= kept.names_due:
+            kept.names_due = now + NAMES_SECONDS
+            self._names.put_roles(self._ask_calmly(kept, "roles", {"roles": self._rows.role_oids}, deadline))
+            self._names.put_databases(self._ask_calmly(kept, "databases", {}, deadline))
+        if now >= kept.counters_due and self._names.database_oids:
+            kept.counters_due = now + COUNTERS_SECONDS
+            rows = self._ask_calmly(kept, "counters", {"databases": self._names.database_oids}, deadline)
+            for sessions, commits in rows or []:
+                kept.counters = Counters(
+                    sessions=None if sessions is None else int(sessions),
+                    xact_commit=None if commits is None else int(commits),
+                )
+
+    def _ask(self, kept: _Kept, query: str, arguments: dict[str, Any], deadline: float) -> list[tuple[Any, ...]]:
+        return kept.session.query(sql(query, kept.server_version_num), arguments, deadline)
+
+    def _ask_calmly(
+        self, kept: _Kept, query: str, arguments: dict[str, Any], deadline: float
+    ) -> list[tuple[Any, ...]] | None:
+        """Ask for something we can do without for now: None when a lock stood in the way."""
+        try:
+            return self._ask(kept, query, arguments, deadline)
+        except psycopg2.Error as exc:
+            if exc.pgcode in {"57014", "55P03"}:
+                return None
+            raise
+
+

@@ -1,0 +1,142 @@
+"""Rows of `pg_stat_get_activity` to `Session`s: cached names, normalised texts, one object while nothing moves.
+
+Most sessions do not change from one second to the next. A row equal to the one before gives the very object of
+before, so that whoever comes after can tell by identity, and no text is normalised twice.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from batsignal.poll.statements import normalise
+from batsignal.snapshot import CLIENT_BACKEND, Session
+
+Row = tuple[Any, ...]
+
+_PID, _START, _STATE, _DATABASE, _ROLE, _WAIT_TYPE, _TYPE, _TEXT = 0, 1, 2, 3, 4, 10, 13, 17
+# A text is asked for again when it may have changed this long before the last look: a statement reports its start a
+# moment before it becomes visible.
+_TEXT_OVERLAP_SECONDS = 2.0
+# What the server shows in place of a statement that the role may not see.
+_HIDDEN = "<insufficient privilege>"
+
+
+class Names:
+    """Names of roles and databases by oid, kept: asking for them takes locks that others may hold."""
+
+    def __init__(self) -> None:
+        self.roles: dict[int, str] = {}
+        self.databases: dict[int, str] = {}
+        self.role_limits: Mapping[str, int] = {}
+        self.database_limits: Mapping[str, int] = {}
+
+    def put_roles(self, rows: Iterable[Row] | None) -> None:
+        """Take over `(oid, name, limit)` rows; None keeps what is known."""
+        if rows is not None:
+            rows = list(rows)
+            self.roles |= {oid: name for oid, name, _ in rows}
+            self.role_limits = {name: limit for _, name, limit in rows if limit > 0}
+
+    def put_databases(self, rows: Iterable[Row] | None) -> None:
+        if rows is not None:
+            rows = list(rows)
+            self.databases = {oid: name for oid, name, _ in rows}
+            self.database_limits = {name: limit for _, name, limit in rows if limit > 0}
+
+    @property
+    def database_oids(self) -> list[int]:
+        return list(self.databases)
+
+
+class RowReader:
+    """Turns the rows of one look after the other into sessions."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._before: dict[int, tuple[Row, Session]] = {}
+        self._looked_at: float | None = None
+        self.role_oids: list[int] = []
+        self.unknown_names = False
+
+    def forget(self) -> None:
+        """Start anew: the next look asks for every text."""
+        self._before = {}
+        self._looked_at = None
+
+    @property
+    def texts_since(self) -> float:
+        """From when on a changed row must bring its text, in Unix seconds of the server's clock."""
+        return 0.0 if self._looked_at is None else max(self._looked_at - _TEXT_OVERLAP_SECONDS, 0.0)
+
+    @staticmethod
+    def waiting(rows: Iterable[Row]) -> list[int]:
+        """Return the pids that wait for a lock."""
+        return [row[_PID] for row in rows if row[_WAIT_TYPE] == "Lock"]
+
+    def read(
+        self, rows: Iterable[Row], *, t: float, own_pid: int, blocked_by: Mapping[int, tuple[int, ...]]
+    ) -> tuple[Session, ...]:
+        """Return the client sessions but our own, and whatever blocks one of them."""
+        if self._looked_at is not None and t < self._looked_at:
+            self.forget()  # the server's clock stepped back: no saying which texts are new
+        blockers = {pid for pids in blocked_by.values() for pid in pids}
+        now: dict[int, tuple[Row, Session]] = {}
+        self.unknown_names = False
+        for row in rows:
+            pid = row[_PID]
+            if pid is None or pid == own_pid or not (_is_client(row) or pid in blockers):
+                continue
+            datname = self._name(self._names.databases, row[_DATABASE])
+            usename = self._name(self._names.roles, row[_ROLE])
+            known = (*row[:_TEXT], datname, usename, blocked_by.get(pid, ()))
+            before = self._before.get(pid)
+            if before is not None and before[0] == known:
+                now[pid] = before
+            else:
+                now[pid] = (known, _session(known, row[_TEXT], before[1] if before else None))
+        self._before = now
+        self._looked_at = t
+        self.role_oids = list({row[_ROLE] for row, _ in now.values() if row[_ROLE] is not None})
+        return tuple(session for _, session in now.values())
+
+    def _name(self, names: Mapping[int, str], oid: int | None) -> str | None:
+        if not oid:
+            return None
+        name = names.get(oid)
+        if name is None:
+            self.unknown_names = True
+        return name
+
+
+def _session(known: Row, text: str | None, before: Session | None) -> Session:
+    (pid, start, state, _, _, application_name, client_addr, xact_start, query_start, state_change) = known[:10]
+    (wait_event_type, wait_event, query_id, backend_type, xid, xmin, leader_pid) = known[10:_TEXT]
+    datname, usename, blocked_by = known[_TEXT:]
+    same = before if before is not None and before.backend_start == start else None
+    query = normalise(text) if text else (same.query if same else None)
+    return Session(
+        pid=pid,
+        backend_start=start,
+        state=state,
+        datname=datname,
+        usename=usename,
+        application_name=application_name,
+        client_addr=client_addr,
+        xact_start=xact_start,
+        query_start=query_start,
+        state_change=state_change,
+        wait_event_type=wait_event_type,
+        wait_event=wait_event,
+        query_id=query_id,
+        query=query if query != _HIDDEN else None,
+        blocked_by=blocked_by,
+        # Without pg_monitor the type is hidden; only sessions of a role are then taken for clients.
+        backend_type=backend_type or CLIENT_BACKEND,
+        backend_xid=xid,
+        backend_xmin=xmin,
+        leader_pid=leader_pid,
+    )
+
+
+def _is_client(row: Row) -> bool:
+    kind = row[_TYPE]
+    return bool(kind == CLIENT_BACKEND or (kind is None and row[_ROLE]))

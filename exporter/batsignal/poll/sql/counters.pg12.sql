@@ -1,0 +1,3 @@
+-- Sums over pg_stat_database without the view, which reads pg_database. Sessions are not counted before 14.
+SELECT NULL, sum(pg_catalog.pg_stat_get_db_xact_commit(d.oid))::float8
+FROM unnest(%(databases)s::oid[]) AS d(oid)

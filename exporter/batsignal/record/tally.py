@@ -1,0 +1,295 @@
+"""Running totals: what a counter or a histogram must remember between ticks.
+
+A `Tally` is a fold: each snapshot is added once, `view()` gives a frozen `ServerTally` for the board. It bounds every
+label: the first `top_names` names keep a series of their own for as long as the daemon lives, later ones share
+`other` (sticky, so that a counter never jumps from one series to another).
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from batsignal.snapshot import Application, ApplicationPattern, ProbeResult, Session, Snapshot
+
+OTHER = "other"
+UNSEEN = "unseen"
+
+PING_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+RATIO_BUCKETS = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)
+# A name that nobody has used for this long gives its series back.
+NAME_LIFE_SECONDS = 3600.0
+STATEMENTS_SHOWN = 20
+
+ENDPOINT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A cumulative histogram: `counts` per bucket plus one for +Inf, not yet accumulated."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+    @classmethod
+    def empty(cls, bounds: tuple[float, ...]) -> "Histogram":
+        return cls(bounds, (0,) * (len(bounds) + 1), 0.0)
+
+    def observe(self, value: float) -> "Histogram":
+        """Return the histogram with one more observation; a value on a bound belongs to that bound's bucket.
+
+        >>> Histogram.empty((1.0, 2.0)).observe(1.0).observe(5.0).counts
+        (1, 0, 1)
+        """
+        index = bisect_left(self.bounds, value)
+        counts = (*self.counts[:index], self.counts[index] + 1, *self.counts[index + 1 :])
+        return Histogram(self.bounds, counts, self.total + value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointTally:
+    """The last probe of an endpoint and the durations of all. `last` is None until the first one ended."""
+
+    endpoint: str
+    service: str
+    last: ProbeResult | None = None
+    durations: Histogram = field(default_factory=lambda: Histogram.empty(ENDPOINT_BUCKETS))
+    failures: int = 0
+
+    def add(self, result: ProbeResult) -> "EndpointTally":
+        return EndpointTally(
+            endpoint=self.endpoint,
+            service=self.service,
+            last=result,
+            durations=self.durations.observe(result.seconds),
+            failures=self.failures + (not result.up),
+        )
+
+
+class StickyNames:
+    """Admits the first names it meets, up to a cap, and keeps each for as long as it lives."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._last_used: dict[str, float] = {}
+
+    def admit(self, name: str, t: float) -> str:
+        """Return the name itself, or `other` when the places are taken.
+
+        >>> names = StickyNames(1)
+        >>> [names.admit(name, 0.0) for name in ("web", "api", "web")]
+        ['web', 'other', 'web']
+        >>> names.admit("api", NAME_LIFE_SECONDS + 1)
+        'api'
+        """
+        if name in self._last_used or len(self._last_used) < self._most or self._free(t):
+            self._last_used[name] = t
+            return name
+        return OTHER
+
+    def _free(self, t: float) -> bool:
+        gone = [name for name, used in self._last_used.items() if t - used > NAME_LIFE_SECONDS]
+        for name in gone:
+            del self._last_used[name]
+        return bool(gone)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._last_used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionCount:
+    """Sessions that agree in all five labels; an unknown or unnamed one is the empty string."""
+
+    database: str
+    user: str
+    application: str
+    version: str
+    state: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementCount:
+    """Active sessions that run one statement; `query` is normalised."""
+
+    query_id: str
+    query: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTally:
+    """What one server's ticks have added up to; counts of the last good look, and totals since the daemon's start.
+
+    `usage`, `clients`, `statements` and `blocked` are None when no look has succeeded yet or the last one failed:
+    missing is not zero.
+    """
+
+    usage: tuple[ConnectionCount, ...] | None = None
+    clients: tuple[tuple[str, int], ...] | None = None
+    statements: tuple[StatementCount, ...] | None = None
+    blocked: int | None = None
+    opened: Mapping[str, int] = field(default_factory=dict)
+    closed: Mapping[str, int] = field(default_factory=dict)
+    session_seconds: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    used_ratio: Histogram = field(default_factory=lambda: Histogram.empty(RATIO_BUCKETS))
+    ping: Histogram = field(default_factory=lambda: Histogram.empty(PING_BUCKETS))
+
+
+class Tally:
+    """The fold over one server's snapshots. Owned by the server's tick."""
+
+    def __init__(self, *, pattern: ApplicationPattern, top_names: int) -> None:
+        self._pattern = pattern
+        self._applications = StickyNames(top_names)
+        self._versions = StickyNames(top_names)
+        self._users = StickyNames(top_names)
+        self._databases = StickyNames(top_names)
+        self._clients = StickyNames(top_names)
+        self._alive: dict[tuple[int, float | None], str] | None = None
+        self._last_t: float | None = None
+        self._opened: Counter[str] = Counter()
+        self._closed: Counter[str] = Counter()
+        self._seconds: dict[tuple[str, str, str], float] = {}
+        self._refusals: Counter[str] = Counter()
+        self._used_ratio = Histogram.empty(RATIO_BUCKETS)
+        self._ping = Histogram.empty(PING_BUCKETS)
+        self._seen = 0
+        self._sessions_counted: int | None = None
+        self._seen_at_count = 0
+        self._names: dict[str | None, Application] = {}
+
+    def add(self, snapshot: Snapshot) -> ServerTally:
+        """Add one tick and return the totals."""
+        if snapshot.failure is not None:
+            if snapshot.refused:
+                self._refusals[snapshot.failure.reason] += snapshot.refused
+            self._last_t = None
+            return self._view(None, snapshot.t)
+        clients = [session for session in snapshot.sessions if session.is_client]
+        if snapshot.slots is not None and snapshot.slots.usable:
+            self._used_ratio = self._used_ratio.observe(snapshot.used / snapshot.slots.usable)
+        if snapshot.ping_seconds is not None:
+            self._ping = self._ping.observe(snapshot.ping_seconds)
+        self._count_churn(clients, snapshot)
+        usage = self._usage(clients, snapshot.t)
+        if self._last_t is not None:
+            elapsed = max(snapshot.t - self._last_t, 0.0)
+            for count in usage:
+                key = (count.application, count.version, count.state)
+                self._seconds[key] = self._seconds.get(key, 0.0) + elapsed * count.sessions
+        self._last_t = snapshot.t
+        return self._view(clients, snapshot.t, usage)
+
+    def application(self, session: Session) -> Application:
+        """Return who a session says it is; cached, for names repeat."""
+        name = session.application_name
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) > 10_000:  # noqa: PLR2004 - a cache that hostile names cannot grow for ever
+                self._names.clear()
+            known = self._names[name] = self._pattern.split(name)
+        return known
+
+    def _count_churn(self, clients: list[Session], snapshot: Snapshot) -> None:
+        t = snapshot.t
+        before = self._alive
+        alive: dict[tuple[int, float | None], str] = {}
+        for session in clients:
+            known = before.get(session.key) if before else None
+            label = known or self._applications.admit(self.application(session).service or "", t) or ""
+            alive[session.key] = label
+        if before is not None:
+            opened = [label for key, label in alive.items() if key not in before]
+            self._opened.update(opened)
+            self._seen += len(opened)
+            self._closed.update(label for key, label in before.items() if key not in alive)
+        self._alive = alive
+        self._count_unseen(snapshot)
+
+    def _count_unseen(self, snapshot: Snapshot) -> None:
+        """Sessions too short for a look a second: the server's own count of sessions less those that were seen."""
+        total = snapshot.counters.sessions if snapshot.counters else None
+        if total is None or total == self._sessions_counted:
+            return
+        if self._sessions_counted is not None and total > self._sessions_counted:
+            missed = (total - self._sessions_counted) - (self._seen - self._seen_at_count)
+            self._opened[UNSEEN] += max(missed, 0)
+            self._closed[UNSEEN] = self._opened[UNSEEN]
+        self._sessions_counted, self._seen_at_count = total, self._seen
+
+    def _usage(self, clients: Iterable[Session], t: float) -> tuple[ConnectionCount, ...]:
+        raw = Counter(
+            (session.datname, session.usename, session.application_name, session.state) for session in clients
+        )
+        counts: Counter[tuple[str, str, str, str, str]] = Counter()
+        for (datname, usename, application_name, state), sessions in raw.items():
+            who = self._names.get(application_name) or self._pattern.split(application_name)
+            application = self._applications.admit(who.service or "", t)
+            version = "" if application == OTHER else self._versions.admit(who.version or "", t)
+            key = (
+                self._databases.admit(datname or "", t),
+                self._users.admit(usename or "", t),
+                application,
+                version,
+                state or "unknown",
+            )
+            counts[key] += sessions
+        return tuple(
+            ConnectionCount(
+                database=database, user=user, application=application, version=version, state=state, sessions=sessions
+            )
+            for (database, user, application, version, state), sessions in sorted(counts.items())
+        )
+
+    def _view(
+        self, clients: list[Session] | None, t: float, usage: tuple[ConnectionCount, ...] | None = None
+    ) -> ServerTally:
+        self._forget_the_gone()
+        return ServerTally(
+            usage=usage,
+            clients=None if clients is None else self._by_client(clients, t),
+            statements=None if clients is None else _statements(clients),
+            blocked=None if clients is None else sum(1 for session in clients if session.wait_event_type == "Lock"),
+            opened=dict(self._opened),
+            closed=dict(self._closed),
+            session_seconds=dict(self._seconds),
+            refusals=dict(self._refusals),
+            used_ratio=self._used_ratio,
+            ping=self._ping,
+        )
+
+    def _by_client(self, clients: Iterable[Session], t: float) -> tuple[tuple[str, int], ...]:
+        counts: Counter[str] = Counter()
+        for address, sessions in Counter(session.client_addr for session in clients).items():
+            counts[self._clients.admit(address or "", t)] += sessions
+        return tuple(sorted(counts.items()))
+
+    def _forget_the_gone(self) -> None:
+        """Drop the totals of names that gave their place back, so that memory and series stay bounded."""
+        keep = {OTHER, UNSEEN}
+        for totals in (self._opened, self._closed):
+            for name in [name for name in totals if name not in keep and name not in self._applications]:
+                del totals[name]
+        stale = [
+            key
+            for key in self._seconds
+            if (key[0] != OTHER and key[0] not in self._applications)
+            or (key[1] not in {OTHER, ""} and key[1] not in self._versions)
+        ]
+        for key in stale:
+            del self._seconds[key]
+
+
+def _statements(clients: Iterable[Session]) -> tuple[StatementCount, ...]:
+    counts: Counter[str] = Counter()
+    texts: dict[str, str] = {}
+    for session in clients:
+        if session.state == "active" and (statement := session.statement_id) is not None:
+            counts[statement] += 1
+            texts.setdefault(statement, session.query or "")
+    top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:STATEMENTS_SHOWN]
+    return tuple(StatementCount(query_id=name, query=texts[name], sessions=count) for name, count in top)

@@ -1,0 +1,169 @@
+"""One server, live: its poller, its watch and its thread, from one tick to the next.
+
+Owns what a tick needs from the world and what is logged of it. It must not decide when to run (`schedule`) and must
+not judge (`detect`).
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import structlog
+
+from batsignal.config import Config, ServerConfig, Thresholds
+from batsignal.detect.signal import Event
+from batsignal.poll.host import HostPoller
+from batsignal.poll.postgres import PostgresPoller
+from batsignal.poll.resolve import Resolver
+from batsignal.record.board import ServerBoard
+from batsignal.schedule import OVERDUE_INTERVALS
+from batsignal.snapshot import ApplicationPattern, Deploy, HostLoad, ProbeResult, Snapshot
+from batsignal.tick import Watch, tick
+
+HOST_LOOK_SECONDS = 5.0
+PROBES_KEPT = 10_000
+
+_EVENTS = {"raised": "signal raised", "updated": "signal updated", "cleared": "signal cleared"}
+
+log = structlog.get_logger(__name__)
+
+
+class ServerRunner:
+    """Ticks one server. `run` is called by one thread at a time; `probed`, `is_overdue` and `close` by any."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        whole: Config,
+        pattern: ApplicationPattern,
+        resolver: Resolver,
+        find_deploys: Callable[[Snapshot], Iterable[Deploy]],
+        publish: Callable[[ServerBoard], None],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self._find_deploys = find_deploys
+        self._publish = publish
+        self._clock = clock
+        self._monotonic = monotonic
+        self._poller = PostgresPoller(
+            server=config.name, dsn=config.dsn.get_secret_value(), resolver=resolver, clock=clock, monotonic=monotonic
+        )
+        self._host: HostPoller | None = None
+        self._host_port: int | None = None
+        self._host_due = 0.0
+        self._host_load: HostLoad | None = None
+        self._watch = Watch.of(
+            server=config.name,
+            interval_seconds=config.poll_interval_seconds,
+            thresholds=Thresholds(),
+            pattern=pattern,
+            top_names=whole.metrics.top_names,
+        )
+        self._probes: deque[ProbeResult] = deque(maxlen=PROBES_KEPT)
+        self._busy = threading.Lock()
+        self._closing = False
+        self._answered_at = monotonic()
+        self._errors = 0
+        self._told: tuple[str, bool | None] | None = None
+
+    def run(self) -> None:
+        """Tick once. A bug in a tick is logged and counted; the next tick runs all the same."""
+        with self._busy:
+            if self._closing:
+                return
+            try:
+                tick(
+                    self._watch,
+                    look=self._look,
+                    find_deploys=self._find_deploys,
+                    publish=self._published,
+                    now=self._clock,
+                )
+            except Exception:
+                self._errors += 1
+                log.exception("tick failed", server=self.config.name)
+
+    def probed(self, result: ProbeResult) -> None:
+        """Take in a probe's result; the next tick sees it."""
+        self._probes.append(result)
+
+    def overdue(self, board: ServerBoard | None) -> ServerBoard | None:
+        """Return the board to show instead when the last answer is older than three intervals, else None."""
+        if board is None or board.stale:
+            return None
+        age = self._monotonic() - self._answered_at
+        if age <= OVERDUE_INTERVALS * self.config.poll_interval_seconds or board.snapshot.failure is not None:
+            return None
+        return replace(board, stale=True, tick_errors=self._errors)
+
+    def close(self, deadline: float) -> None:
+        """Give the seat on the server back; a tick that hangs past `deadline` (monotonic) keeps it till the end."""
+        self._closing = True
+        if self._busy.acquire(timeout=max(deadline - self._monotonic(), 0)):
+            self._poller.close()
+            self._busy.release()
+
+    def _look(self) -> Snapshot:
+        snapshot = self._poller.look()
+        if snapshot.failure is None:
+            self._answered_at = self._monotonic()
+        probes = tuple(self._probes.popleft() for _ in range(len(self._probes)))
+        return replace(snapshot, probes=probes, host=self._look_at_host())
+
+    def _look_at_host(self) -> HostLoad | None:
+        process = self._poller.process
+        now = self._monotonic()
+        if process is None or process.port is None:
+            return None
+        if self._host is None or self._host_port != process.port:
+            self._host = HostPoller(port=process.port, data_directory=self.config.data_directory)
+            self._host_port, self._host_due = process.port, now
+        if now >= self._host_due:
+            self._host_due = now + HOST_LOOK_SECONDS
+            self._host_load = self._host.look(
+                backend_pid=process.backend_pid, postmaster_start=process.postmaster_start
+            )
+        return self._host_load
+
+    def _published(self, board: ServerBoard, events: tuple[Event, ...]) -> None:
+        self._publish(replace(board, tick_errors=self._errors))
+        self._tell(board)
+        for event in events:
+            signal = event.signal
+            log.warning(
+                _EVENTS[event.event],
+                server=signal.server,
+                id=signal.id,
+                kind=signal.finding.kind,
+                severity=signal.finding.severity,
+                summary=signal.finding.summary,
+                reason=event.reason,
+            )
+
+    def _tell(self, board: ServerBoard) -> None:
+        """Log a change of state once, not each tick."""
+        privileged = board.answered.privileged if board.answered else None
+        now = (board.state, privileged)
+        if now == self._told:
+            return
+        before, self._told = self._told, now
+        failure = board.snapshot.failure
+        if failure is not None:
+            log.warning("server not seen", server=board.name, state=failure.reason, reason=failure.text)
+        elif before is None or before[0] != board.state:
+            log.info("server seen", server=board.name, usable_slots=_usable(board), used_slots=board.snapshot.used)
+        if privileged is False and (before is None or before[1] is not False):
+            log.error(
+                "the role may not see other roles' sessions: counts by state are not to be trusted",
+                server=board.name,
+                mend="GRANT pg_monitor TO the role in dsn",
+            )
+
+
+def _usable(board: ServerBoard) -> int | None:
+    return board.snapshot.slots.usable if board.snapshot.slots else None

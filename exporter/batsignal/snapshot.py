@@ -1,0 +1,254 @@
+"""What one look at the world returned: frozen values, the only thing that crosses from `poll` to the rest.
+
+Owns the shapes and the arithmetic that belongs to one value (usable slots, an age). It must not know where
+a value came from, what it means, or what time it is: `t` is part of the value. All instants are Unix seconds,
+all durations seconds; `None` means unknown, which is never zero.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+FailureReason = Literal[
+    "slots_full",
+    "role_limit",
+    "database_limit",
+    "not_accepting",
+    "no_database",
+    "auth_failed",
+    "tls_failed",
+    "refused",
+    "timeout",
+    "unreachable",
+]
+View = Literal["session", "reserved", "walsender", "process_titles", "none"]
+
+FAILURE_REASONS: tuple[FailureReason, ...] = FailureReason.__args__  # type: ignore[attr-defined]
+VIEWS: tuple[View, ...] = View.__args__  # type: ignore[attr-defined]
+
+CLIENT_BACKEND = "client backend"
+
+# Names that a driver or a shell gives by itself: they say what was linked, not who it is.
+UNNAMED = frozenset(
+    name.casefold()
+    for name in (
+        "",
+        "psql",
+        "PostgreSQL JDBC Driver",
+        "psycopg",
+        "psycopg2",
+        "asyncpg",
+        "pg8000",
+        "Npgsql",
+        "node-postgres",
+        "postgres.js",
+        "pgx",
+        "libpq",
+        "psqlodbc",
+        "[unknown]",
+        "unknown",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """Who a session says it is: service and version, each None when it does not say."""
+
+    service: str | None
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationPattern:
+    """Splits `application_name` into service and version.
+
+    >>> pattern = ApplicationPattern(re.compile(r"^(?P<service>[^@]+)@(?P<version>.+)$"))
+    >>> pattern.split("web@2.4.0")
+    Application(service='web', version='2.4.0')
+    >>> pattern.split("billing")
+    Application(service='billing', version=None)
+    >>> pattern.split("psql")
+    Application(service=None, version=None)
+    """
+
+    regex: re.Pattern[str]
+
+    def split(self, application_name: str | None) -> Application:
+        """Return the service and the version in a name; a name without a match is the service as a whole."""
+        name = (application_name or "").strip()
+        if name.casefold() in UNNAMED:
+            return Application(service=None, version=None)
+        match = self.regex.search(name)
+        if match is None:
+            return Application(service=name, version=None)
+        groups = match.groupdict()
+        return Application(service=groups.get("service") or name, version=groups.get("version") or None)
+
+
+@lru_cache(maxsize=4096)
+def fingerprint(query: str) -> str:
+    """Return a short name for a normalised statement, for servers that give no `query_id`.
+
+    >>> fingerprint("SELECT ?")
+    '66cbb3a40d4b'
+    """
+    return hashlib.sha256(query.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One row of `pg_stat_activity`, in PostgreSQL's names. A session is `(pid, backend_start)`: pids are reused."""
+
+    pid: int
+    backend_start: float | None
+    state: str | None
+    datname: str | None = None
+    usename: str | None = None
+    application_name: str | None = None
+    client_addr: str | None = None
+    xact_start: float | None = None
+    query_start: float | None = None
+    state_change: float | None = None
+    wait_event_type: str | None = None
+    wait_event: str | None = None
+    query_id: str | None = None
+    query: str | None = None
+    """Normalised: literals never leave the poller."""
+    blocked_by: tuple[int, ...] = ()
+    backend_type: str | None = CLIENT_BACKEND
+    backend_xid: str | None = None
+    backend_xmin: str | None = None
+    leader_pid: int | None = None
+
+    @property
+    def key(self) -> tuple[int, float | None]:
+        return (self.pid, self.backend_start)
+
+    @property
+    def statement_id(self) -> str | None:
+        """The server's `query_id`, else a fingerprint of the normalised text; None when neither is known."""
+        return self.query_id or (fingerprint(self.query) if self.query else None)
+
+    @property
+    def is_client(self) -> bool:
+        """Whether it holds one of the slots that `max_connections` counts."""
+        return self.backend_type == CLIENT_BACKEND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """The server's connection slots. `reserved` is `reserved_connections` (PostgreSQL 16+, else 0)."""
+
+    max: int
+    superuser_reserved: int
+    reserved: int = 0
+
+    @property
+    def usable(self) -> int:
+        """Slots an ordinary role can take.
+
+        >>> Slots(max=100, superuser_reserved=3).usable
+        97
+        """
+        return max(self.max - self.superuser_reserved - self.reserved, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Sums over `pg_stat_database`; `sessions` is None before PostgreSQL 14."""
+
+    sessions: int | None = None
+    xact_commit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollFailure:
+    """Why a look failed. `text` is one line for a person, without secrets; `sqlstate` is None when none was said."""
+
+    reason: FailureReason
+    text: str
+    sqlstate: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """One request to a health endpoint.
+
+    `seconds` is the whole request; `phases` the parts that were reached, of `resolve, connect, tls, first_byte, body`.
+    `reason` says in one line why the probe failed, and is None when `up`.
+    """
+
+    endpoint: str
+    service: str
+    at: float
+    up: bool
+    seconds: float
+    status: int | None = None
+    reason: str | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    tls_expiry: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLoad:
+    """The machine the server runs on, when it is ours too.
+
+    Ratios are 0 to 1; `tcp` counts the TCP sessions on the server's port by state.
+    """
+
+    cpu_ratio: float
+    memory_used_ratio: float
+    load1: float
+    cpu_count: int
+    server_processes: int | None = None
+    server_rss_bytes: int | None = None
+    tcp: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy:
+    """A service's version that began to run at `at`; `previous` is the version before it, when known."""
+
+    service: str
+    version: str
+    at: float
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One tick of one server.
+
+    When `failure` is set the look failed: `sessions` is empty and means nothing. Rows that did not change since the
+    tick before are the same objects, so that a reader can skip them by identity. `own_sessions` are our own seats on
+    the server: they are in no row, but each takes a slot.
+    """
+
+    server: str
+    t: float
+    sessions: tuple[Session, ...] = ()
+    own_sessions: int = 0
+    slots: Slots | None = None
+    role_limits: Mapping[str, int] = field(default_factory=dict)
+    database_limits: Mapping[str, int] = field(default_factory=dict)
+    counters: Counters | None = None
+    refused: int | None = None
+    ping_seconds: float | None = None
+    probes: tuple[ProbeResult, ...] = ()
+    deploys: tuple[Deploy, ...] = ()
+    failure: PollFailure | None = None
+    view: View = "session"
+    privileged: bool | None = None
+    host: HostLoad | None = None
+    server_version_num: int | None = None
+    poll_seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long each poller of this tick took, by its name."""
+
+    @property
+    def used(self) -> int:
+        """Slots taken: every client session and our own seats."""
+        return sum(1 for session in self.sessions if session.is_client) + self.own_sessions

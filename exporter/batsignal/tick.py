@@ -1,0 +1,96 @@
+"""The product in one function: poll, detect, record, publish.
+
+A `Watch` is one server's state between ticks; `tick` moves it on by one look. Pollers and the clock come in as
+arguments, so that the same code runs live, in a replay and in a test.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from batsignal.config import Thresholds
+from batsignal.detect.signal import Event
+from batsignal.detect.verdict import Judge, Verdict
+from batsignal.record.board import ServerBoard, SlotSample
+from batsignal.record.incidents import Incidents
+from batsignal.record.tally import ServerTally, Tally
+from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
+
+HISTORY_SAMPLES = 900
+APPLICATIONS_SHOWN = 6
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """What is remembered of one server from tick to tick; owned by the one thread that ticks it."""
+
+    server: str
+    interval_seconds: float
+    judge: Judge
+    incidents: Incidents
+    tally: Tally
+    answered: Snapshot | None = None
+    history: deque[SlotSample] = field(default_factory=lambda: deque(maxlen=HISTORY_SAMPLES))
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        server: str,
+        interval_seconds: float,
+        thresholds: Thresholds,
+        pattern: ApplicationPattern,
+        top_names: int,
+    ) -> "Watch":
+        """Return the watch of a server that has not been looked at yet."""
+        return cls(
+            server=server,
+            interval_seconds=interval_seconds,
+            judge=Judge(thresholds=thresholds, pattern=pattern),
+            incidents=Incidents(server),
+            tally=Tally(pattern=pattern, top_names=top_names),
+        )
+
+
+def tick(
+    watch: Watch,
+    *,
+    look: Callable[[], Snapshot],
+    find_deploys: Callable[[Snapshot], Iterable[Deploy]],
+    publish: Callable[[ServerBoard, tuple[Event, ...]], None],
+    now: Callable[[], float],
+) -> None:
+    """Look once and publish what it comes to. `find_deploys` returns every deploy known after this look."""
+    snapshot = look()
+    verdict = watch.judge.look(snapshot, find_deploys(snapshot))
+    events = watch.incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+    tally = watch.tally.add(snapshot)
+    if snapshot.failure is None:
+        watch.answered = snapshot
+    watch.history.append(_sample(snapshot, tally))
+    publish(_board(watch, snapshot, verdict, tally, now()), events)
+
+
+def _board(watch: Watch, snapshot: Snapshot, verdict: Verdict, tally: ServerTally, now: float) -> ServerBoard:
+    return ServerBoard(
+        name=watch.server,
+        interval_seconds=watch.interval_seconds,
+        snapshot=snapshot,
+        answered=watch.answered,
+        ticked_at=now,
+        signals=watch.incidents.signals,
+        exhaustion_seconds=verdict.exhaustion_seconds,
+        tally=tally,
+        history=tuple(watch.history),
+    )
+
+
+def _sample(snapshot: Snapshot, tally: ServerTally) -> SlotSample:
+    usable = snapshot.slots.usable if snapshot.slots else None
+    if snapshot.failure is not None:
+        return SlotSample(t=snapshot.t, used=None, usable=usable)
+    sessions: dict[str, int] = {}
+    for count in tally.usage or ():
+        sessions[count.application] = sessions.get(count.application, 0) + count.sessions
+    largest = sorted(sessions.items(), key=lambda item: (-item[1], item[0]))[:APPLICATIONS_SHOWN]
+    return SlotSample(t=snapshot.t, used=snapshot.used, usable=usable, by_application=tuple(largest))

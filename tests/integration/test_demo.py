@@ -1,0 +1,216 @@
+"""The demo as a user runs it, ended in every way it can end: it must tell the incident and leave nothing behind."""
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import batsignal
+from batsignal.cli.demo import choose_address, run
+from batsignal.drills import server_programs
+from batsignal.errors import ConfigError, UnreachableError
+
+DEADLINE_SECONDS = 45.0
+PROGRAM = """
+import sys
+from batsignal.cli.demo import Pace, run
+duration, calm, leak = map(float, sys.argv[1:])
+pace = Pace(duration_seconds=duration, calm_seconds=calm, leak_per_second=leak)
+sys.exit(run(listen_address="127.0.0.1:0", pace=pace))
+"""
+FOREVER = ("3600", "3600", "0.5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who runs the demo, with a temporary directory of their own; its path marks all that they leave."""
+
+    folder: Path
+    options: dict[str, Any]
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            env={**environment, "HOME": str(self.folder), "TMPDIR": str(self.folder)},
+            cwd=self.folder,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **self.options, **options},
+        )
+
+    def left_processes(self) -> list[str]:
+        """Return the command lines of living processes that have the folder in environment, arguments or cwd."""
+        mark = os.fsencode(self.folder)
+        left = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes()
+                traces = command + (entry / "environ").read_bytes() + os.fsencode((entry / "cwd").readlink())
+                if mark in traces:
+                    left.append(command.replace(b"\0", b" ").decode(errors="replace"))
+        return left
+
+    def left_files(self) -> list[str]:
+        return [str(path) for path in self.folder.rglob("*")]
+
+
+def accounts() -> list[str]:
+    """Ourselves; and, when we are root, an ordinary user who can reach this interpreter and this package."""
+    if os.geteuid() != 0:
+        return ["self"]
+    nobody = pwd.getpwnam("nobody")
+    user = server_programs.SystemUser(name="nobody", uid=nobody.pw_uid, gid=nobody.pw_gid)
+    needed = (Path(sys.executable).parent, Path(batsignal.__file__).parent, server_programs.wheel_bindir())
+    return ["root", "nobody"] if all(server_programs.can_enter(folder, user) for folder in needed) else ["root"]
+
+
+@pytest.fixture(params=accounts())
+def account(request: pytest.FixtureRequest) -> Iterator[Account]:
+    folder = Path(tempfile.mkdtemp(prefix="bs-"))
+    folder.chmod(0o711)
+    options: dict[str, Any] = {}
+    if request.param == "nobody":
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    yield Account(folder=folder, options=options)
+    shutil.rmtree(folder)
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def read_until(process: subprocess.Popen[bytes], word: bytes) -> bytes:
+    assert process.stdout is not None
+    told = b""
+    for line in process.stdout:
+        told += line
+        if word in line:
+            return told
+    pytest.fail(f"the demo ended before it said {word!r}:\n{told.decode()}")
+
+
+def wheel_modes() -> dict[Path, int]:
+    install = server_programs.wheel_bindir().parent
+    return {path: path.lstat().st_mode for path in (*install.rglob("*"), *install.parents)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_the_demo_in_order_and_leaves_nothing(account: Account, number: signal.Signals) -> None:
+    modes = wheel_modes()
+    with account.start(*FOREVER) as process:
+        read_until(process, b"calm")
+        assert len(account.left_processes()) >= 5  # the demo, its guardian, the shop, the daemon, the server
+        process.send_signal(number)
+        assert process.stdout is not None
+        assert b"Everything that was started is gone." in process.stdout.read()
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert account.left_processes() == []
+    assert account.left_files() == []
+    assert wheel_modes() == modes
+
+
+def test_a_signal_during_the_set_up_leaves_nothing(account: Account) -> None:
+    with account.start(*FOREVER) as process:
+        read_until(process, b"Starting a scratch PostgreSQL")
+        process.terminate()
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert account.left_processes() == []
+    assert account.left_files() == []
+
+
+def test_a_demo_that_is_killed_leaves_nothing(account: Account) -> None:
+    with account.start(*FOREVER) as process:
+        read_until(process, b"calm")
+        process.kill()
+    assert wait_for(lambda: not account.left_processes())
+    assert wait_for(lambda: not account.left_files())
+
+
+def test_a_terminal_that_is_closed_ends_the_demo_and_leaves_nothing(account: Account) -> None:
+    ours, theirs = os.openpty()
+    terminal: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    controlling = {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    with account.start(*FOREVER, **terminal, **controlling) as process:
+        os.close(theirs)
+        told = b""
+        while b"calm" not in told:
+            told += os.read(ours, 4096)
+        os.close(ours)
+        process.wait(DEADLINE_SECONDS)
+    assert account.left_processes() == []
+    assert account.left_files() == []
+
+
+def test_a_reader_who_has_seen_enough_ends_the_demo(account: Account) -> None:
+    with account.start(*FOREVER) as process:
+        read_until(process, b"calm")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert account.left_processes() == []
+    assert account.left_files() == []
+
+
+@pytest.mark.parametrize("account", accounts()[:1], indirect=True)
+def test_the_leak_is_told_from_the_deploy_to_the_signal_that_names_it(account: Account) -> None:
+    with account.start("44", "3", "2") as process:
+        assert process.stdout is not None
+        told = process.stdout.read().decode()
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert "web@2.3.9 6" in told
+    assert "--- web 2.4.0 is deployed" in told
+    assert "SIGNAL LIT: leak (critical)" in told
+    assert "web@2.4.0 leaks connections" in told
+    closing = told.partition("What happened")[2]
+    assert "first session lost" in closing
+    assert "signal lit: leak" in closing
+    assert account.left_files() == []
+
+
+def test_an_unknown_incident_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"expected one of leak"):
+        run(incident="earthquake")
+
+
+def test_a_taken_address_is_an_error_that_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UnreachableError, match=address):
+            run(listen_address=address)
+
+
+def test_without_an_address_a_taken_default_is_no_obstacle() -> None:
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 9988)):
+        assert choose_address(None)[1] != 9988
+    host, port = choose_address(None)
+    assert host == "127.0.0.1"
+    assert port > 0
+
+
+def test_a_daemon_that_does_not_start_is_an_error_with_its_last_words(capfd: pytest.CaptureFixture[str]) -> None:
+    broken = ["/bin/sh", "-c", "echo it is broken >&2; exit 7"]
+    with pytest.raises(UnreachableError, match="ended with exit code 7"):
+        run(listen_address="127.0.0.1:0", daemon_command=broken)
+    assert "it is broken" in capfd.readouterr().err
