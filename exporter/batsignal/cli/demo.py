@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import math
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -62,24 +63,33 @@ def _stop_signals() -> Iterator[_StopSignals]:
             signal.signal(number, handler)
 
 
-def choose_address(listen_address: str | None) -> tuple[str, int]:
-    """Return host and port for the daemon: those given, else the default, else any free port on loopback.
+def reserve_address(listen_address: str | None) -> tuple[str, socket.socket]:
+    """Return the host, and a socket that keeps the port for the daemon until it listens there itself.
 
-    Raises UnreachableError when the address given is taken, ConfigError when it is none.
+    It is the address given, else the default, else any free port on loopback. Raises UnreachableError when the address
+    given is taken, ConfigError when it is none.
     """
     if listen_address is not None:
-        return _try_address(listen_address)
+        return _reserve(listen_address)
     try:
-        return _try_address(LISTEN_ADDRESS)
+        return _reserve(LISTEN_ADDRESS)
     except UnreachableError:
-        return _try_address("127.0.0.1:0")
+        return _reserve("127.0.0.1:0")
 
 
-def _try_address(listen_address: str) -> tuple[str, int]:
+def _reserve(listen_address: str) -> tuple[str, socket.socket]:
     host, _ = listen.split_address(listen_address)
+    # Whether it can be had is found out as the daemon will: by listening. Then it is only bound, which keeps clients
+    # off the port, and does not hinder the daemon, for both set SO_REUSEADDR.
     with listen.bind(listen_address) as listener:
-        port: int = listener.getsockname()[1]
-    return host, port
+        address = listener.getsockname()
+        reservation = socket.socket(listener.family)
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.family == socket.AF_INET6:
+            v6only = listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            reservation.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+    reservation.bind(address)
+    return host, reservation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +117,9 @@ def run(
     pace = pace or Pace(duration_seconds=duration_seconds)
     terminal = Terminal()
     with _stop_signals() as stop, contextlib.suppress(_Stopped):
-        host, port = choose_address(listen_address)
-        with Scene(host=host, port=port, daemon_command=daemon_command) as scene:
+        host, reservation = reserve_address(listen_address)
+        port: int = reservation.getsockname()[1]
+        with reservation, Scene(host=host, port=port, daemon_command=daemon_command) as scene:
             play = _Play(scene, chosen, terminal)
             try:
                 play.set_up()

@@ -67,7 +67,7 @@ class _Train:
         return (self.newest - self.since) / max(len(self.tracks) - 1, 1)
 
     def rate(self, t: float) -> float:
-        """Sessions a second: over the newest, or over all the time since when they stay away."""
+        """Return sessions a second up to `t`: over the newest, or over all the time since when they stay away."""
         newest = self.tracks[-RATE_SESSIONS:]
         span = newest[-1].opened_at - newest[0].opened_at
         steps = len(newest) - 1
@@ -201,7 +201,8 @@ class LeakDetector:
         return window.t - train.newest > max(STANDSTILL_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
 
     def _finding(self, group: tuple[str, ...], train: _Train, lit: _Lit, window: Window) -> Finding:
-        rate = train.rate(window.t)
+        # Younger ones cannot be told yet from sessions that will be used again.
+        rate = train.rate(window.t - self._limits.leak_idle_seconds)
         exhaustion = _exhaustion_seconds(train, rate, window)
         within = self._limits.leak_critical_exhaustion_seconds * (2 if lit.severity == "critical" else 1)
         lit.severity = "critical" if exhaustion <= within else "warning"

@@ -50,12 +50,16 @@ _SETTINGS: Mapping[str, str | int] = {
 }
 
 
-def free_port() -> int:
-    """Return a TCP port that nothing listened on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reserve_port() -> socket.socket:
+    """Return a socket bound to a free TCP port of loopback.
+
+    While it lives, the kernel gives the port to nobody who asks for any port, not even to a client; a server that sets
+    SO_REUSEADDR, as PostgreSQL does, can still listen on it.
+    """
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind((HOST, 0))
+    return reservation
 
 
 class EmbeddedServer:
@@ -76,7 +80,7 @@ class EmbeddedServer:
     ) -> None:
         self.bindir = bindir or server_programs.wheel_bindir()
         self.superuser = superuser
-        self.port = 0
+        self._reservation: socket.socket | None = None
         self._settings = {**_SETTINGS, "max_connections": max_connections, **(settings or {})}
         self._lent_guardian = guardian
         self._guardian = guardian
@@ -117,6 +121,13 @@ class EmbeddedServer:
         return self.directory / "server.log"
 
     @property
+    def port(self) -> int:
+        if self._reservation is None:
+            raise RuntimeError("the server is not open")
+        port: int = self._reservation.getsockname()[1]
+        return port
+
+    @property
     def pid(self) -> int:
         """The postmaster's pid."""
         if self._process is None:
@@ -139,16 +150,12 @@ class EmbeddedServer:
     def start(self) -> None:
         """Start the server and wait until it takes connections. Raises UnreachableError with its last words."""
         deadline = time.monotonic() + START_SECONDS
-        chosen = self.port
         while not self.running:
-            self.port = chosen or free_port()
             words = self._launch(deadline)
             if words is None:
                 return
-            taken = not chosen and "could not bind" in words
             # The sessions of a killed postmaster need a moment to notice it.
-            held = "pre-existing shared memory block" in words
-            if not (taken or held) or time.monotonic() > deadline:
+            if "pre-existing shared memory block" not in words or time.monotonic() > deadline:
                 raise UnreachableError(f"the scratch PostgreSQL did not start: {_last_line(words)}")
 
     def stop(self, mode: StopMode = "fast") -> None:
@@ -180,10 +187,13 @@ class EmbeddedServer:
             self.stop()
             if self._directory is not None:
                 shutil.rmtree(self._directory, ignore_errors=True)
-        self._guardian, self._process, self._directory = self._lent_guardian, None, None
+        if self._reservation is not None:
+            self._reservation.close()
+        self._guardian, self._process, self._directory, self._reservation = self._lent_guardian, None, None, None
 
     def _prepare(self) -> None:
         self._guardian = self._guardian or Guardian()
+        self._reservation = reserve_port()
         self._user = server_programs.server_user()
         self._directory = _make_directory(self._guardian, self._user)
         self._programs = server_programs.usable_bindir(self.bindir, self._user, self._directory / "programs")

@@ -1,0 +1,60 @@
+# Everything a newcomer or a CI needs. `make install` wants only make, python3 with venv, and the network.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: help install dev demo test test-unit lint format bench lock system-packages clean
+
+help:
+	@echo "make install     .venv with the batsignal command in it"
+	@echo "make demo        an embedded PostgreSQL, a small shop, one bad deploy, live"
+	@echo "make test        all tests, against real servers (installs what they need)"
+	@echo "make lint        ruff, mypy"
+	@echo "make bench       measurements side by side with the peer"
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP) requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+install: $(STAMP)
+
+dev: $(DEV_STAMP)
+
+demo: $(STAMP)
+	@exec $(BIN)/batsignal demo $(DEMO_ARGS)
+
+test: $(DEV_STAMP) system-packages
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-unit: $(DEV_STAMP)
+	$(BIN)/python -m pytest exporter tests/unit $(TEST_ARGS)
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(DEV_STAMP) system-packages
+	$(BIN)/python bench/run_all.py $(BENCH_ARGS)
+
+# What the tests start for real: a second PostgreSQL, Prometheus, Alertmanager, the peer, a browser.
+system-packages:
+	@tests/system-packages.sh
+
+# Locks without index URLs: hashes make them safe, names and versions make them portable.
+lock: $(DEV_STAMP)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra demo --upgrade -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--group dev --upgrade -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

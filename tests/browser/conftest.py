@@ -1,0 +1,167 @@
+import asyncio
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batsignal.expose.server import WebServer, build_app
+
+DEADLINE_SECONDS = 60
+CHROMIUM = "/usr/bin/chromium"
+QUIET_ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-prefers-reduced-motion",
+]
+
+
+@pytest.fixture(scope="session")
+def boards() -> Any:
+    """The unit tests' own boards; test folders are no packages, so their file is loaded by its path."""
+    path = Path(__file__).parents[1] / "unit" / "expose" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("expose_boards", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.Boards()
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class LiveSite:
+    """The real server over a board that a test can change; notes what the browser asked for."""
+
+    def __init__(self, boards: Any) -> None:
+        self.boards = boards
+        self.shown = boards.quiet()
+        self.asked: list[tuple[str, str]] = []
+        self.app = build_app(
+            board=lambda: self.shown, metrics=lambda _o, _z: b"", reload=None, clock=lambda: boards.now
+        )
+        self.address = "127.0.0.1:0"
+        self.start()
+
+    async def _noting(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope["headers"])
+        self.asked.append((scope["path"], headers.get(b"sec-fetch-dest", b"").decode("ascii")))
+        await self.app(scope, receive, send)
+
+    def start(self) -> None:
+        sock = WebServer.bind(self.address)
+        self.server = WebServer(self._noting, sock)
+        self.address = self.server.address
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve()), daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.thread.join(DEADLINE_SECONDS)
+        assert not self.thread.is_alive()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}/"
+
+
+class Browser:
+    """Real Chromium, spoken to in plain WebDriver."""
+
+    def __init__(self, driver: str, profile: Path, arguments: list[str], width: int) -> None:
+        self._driver = driver
+        options = {
+            "binary": CHROMIUM,
+            "args": [*QUIET_ARGUMENTS, f"--user-data-dir={profile}", *arguments],
+            "mobileEmulation": {"deviceMetrics": {"width": width, "height": 900, "pixelRatio": 1, "mobile": False}},
+        }
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        opened = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        self._session = f"/session/{opened['sessionId']}"
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode("utf-8")
+        request = urllib.request.Request(  # noqa: S310  # loopback, to the driver started here
+            self._driver + path, data=data, method=method, headers={"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:  # noqa: S310  # as above
+            return json.load(answer)["value"]
+
+    def open(self, url: str) -> None:
+        self._call("POST", f"{self._session}/url", {"url": url})
+
+    def run(self, script: str) -> Any:
+        return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": []})
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self._call("POST", f"{self._session}/se/log", {"type": "browser"})]
+
+    def words(self) -> str:
+        return " ".join(str(self.run("return document.body.innerText")).split())
+
+    def headline(self) -> str:
+        return str(self.run("return document.querySelector('h1').innerText"))
+
+    def close(self) -> None:
+        self._call("DELETE", self._session)
+
+
+@pytest.fixture
+def site(boards: Any) -> Iterator[LiveSite]:
+    live = LiveSite(boards)
+    yield live
+    live.stop()
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[str]:
+    process = subprocess.Popen(["/usr/bin/chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(r"started successfully on port (\d+)", line):
+            yield f"http://127.0.0.1:{found[1]}"
+            break
+    process.terminate()
+    process.wait(DEADLINE_SECONDS)
+    process.stdout.close()
+
+
+@pytest.fixture
+def open_browser(driver: str, tmp_path: Path) -> Iterator[Callable[..., Browser]]:
+    browsers: list[Browser] = []
+
+    def build(*arguments: str, width: int = 1280) -> Browser:
+        browsers.append(Browser(driver, tmp_path / f"profile{len(browsers)}", list(arguments), width))
+        return browsers[-1]
+
+    yield build
+    for browser in browsers:
+        browser.close()
+
+
+@pytest.fixture
+def wait() -> Callable[..., Any]:
+    return until
