@@ -1,26 +1,46 @@
-"""Takes the literals out of a statement, so that it can be shown, stored and compared.
+r"""Takes the literals out of a statement, so that it can be shown, stored and compared.
 
 Statements carry people's data; only their shape may leave the poller. The scanner is no SQL parser: it knows
 PostgreSQL's lexical rules for strings, comments, numbers and identifiers, and it errs on the side of hiding. A text
-that `track_activity_query_size` cut in the middle of a literal hides everything from there on.
+that `track_activity_query_size` cut in the middle of a literal hides everything from there on, and so does a plain
+string with `\'` in it: it ends there or goes on, by `standard_conforming_strings`, which nobody tells us.
 Source: "Lexical Structure" in PostgreSQL's manual.
 """
 
 import re
 from functools import lru_cache
 
+# Runs of what is shown as it is: words that are no prefix of a string, spaces, operators that begin no comment. A word
+# is taken whole, so that a digit, a quote or a $ inside or behind it is told from the beginning of a literal.
+_SHOWN = re.compile(
+    r"""
+    (?:
+        (?!(?:[eEbBxXnN]|[uU]&)')[^\W\d][\w$]*
+      | [\s(),=<>*+;:|&^!~@\#?\[\]{}%\\`]+
+      | \.(?!\d)
+      | /(?!\*)
+      | -(?!-)
+    )+
+    """,
+    re.VERBOSE,
+)
+# Every alternative ends at the end of the text if nothing else ends it; none can match the same text in two ways, so
+# that no text makes it slow.
 _TOKEN = re.compile(
     r"""
-      (?P<line_comment>--[^\n]*)
-    | (?P<block_comment>/\*)
-    | (?P<name>"(?:[^"]|"")*(?:"|\Z))
-    | (?P<escape>(?<![\w$])[eE]'(?:[^'\\]|''|\\.)*(?:'|\\?\Z))
-    | (?P<string>(?:(?<![\w$])(?:[bBxXnN]|[uU]&))?'(?:[^']|'')*(?:'|\Z))
-    | (?P<dollar>(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$)
-    | (?P<number>(?<![\w$])(?:\$\d+|(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?\w*))
+      (?P<name>"(?:[^"]|"")*(?:"|\Z))
+    | (?P<string>(?:[nN]|[uU]&)?'(?:[^']|'')*(?:'|\Z))
+    | (?P<comment>--[^\n]*|/\*)
+    | [bBxX]'(?:[^']|'')*(?:'|\Z)
+    | [eE]'(?:[^'\\]|''|\\.)*(?:'|\\?\Z)
+    | (?P<dollar>\$(?:[^\W\d]\w*)?\$)
+    | \$\d+
+    # More than a number can be, 1.2.3.4 for one: what is not SQL is somebody's data, too.
+    | \.?\d[\w.]*(?:(?<=[eE])[+-]\d[\w.]*)?
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ESCAPED_QUOTE = re.compile(r"(?<!\\)(?:\\\\)*\\'")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _LIST = re.compile(r"\?(?: ?, ?\?)+")
 _ROWS = re.compile(r"\(\?\)(?: ?, ?\(\?\))+")
@@ -28,7 +48,8 @@ _ROWS = re.compile(r"\(\?\)(?: ?, ?\(\?\))+")
 _LONGEST = 1000
 
 
-@lru_cache(maxsize=4096)
+# Raw texts are held here, up to a few kB each.
+@lru_cache(maxsize=1024)
 def normalise(text: str) -> str:
     r"""Return the statement with every literal as `?`, without comments, on one line, cut at 1,000 characters.
 
@@ -41,27 +62,35 @@ def normalise(text: str) -> str:
     """
     parts: list[str] = []
     position = 0
-    while (match := _TOKEN.search(text, position)) is not None:
-        parts.append(text[position : match.start()])
-        shown, position = _replacement(text, match)
-        parts.append(shown)
-    parts.append(text[position:])
+    while position < len(text):
+        shown = _SHOWN.match(text, position)
+        if shown is not None:
+            parts.append(shown[0])
+            position = shown.end()
+        token = _TOKEN.match(text, position)
+        if token is not None:
+            replacement, position = _replacement(text, token)
+            parts.append(replacement)
+        else:
+            parts.append(text[position : position + 1])
+            position += 1
     flat = " ".join("".join(parts).split())
     return _ROWS.sub("(?)", _LIST.sub("?", flat))[:_LONGEST].strip()
 
 
-def _replacement(text: str, match: re.Match[str]) -> tuple[str, int]:
+def _replacement(text: str, token: re.Match[str]) -> tuple[str, int]:
     """Return what a token is shown as and where the text after it begins."""
-    if match["name"]:
-        return match["name"], match.end()
-    if match["line_comment"]:
-        return " ", match.end()
-    if match["block_comment"]:
-        return " ", _comment_end(text, match.end())
-    if match["dollar"]:
-        end = text.find(match["dollar"], match.end())
-        return "?", len(text) if end < 0 else end + len(match["dollar"])
-    return "?", match.end()
+    kind, end = token.lastgroup, token.end()
+    if kind == "name":
+        return token[0], end
+    if kind == "comment":
+        return " ", _comment_end(text, end) if token[0] == "/*" else end
+    if kind == "dollar":
+        close = text.find(token[0], end)
+        return "?", len(text) if close < 0 else close + len(token[0])
+    if kind == "string" and _ESCAPED_QUOTE.search(token[0]):
+        return "?", len(text)
+    return "?", end
 
 
 def _comment_end(text: str, position: int) -> int:

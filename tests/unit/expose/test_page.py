@@ -11,6 +11,7 @@ import pytest
 
 from batsignal.detect.signal import Subject
 from batsignal.expose import page
+from batsignal.record.board import SlotSample
 from batsignal.record.tally import ServerTally
 from batsignal.snapshot import Deploy
 
@@ -216,6 +217,14 @@ def test_culprit_is_told_by_word_and_not_by_colour_alone(boards: Any) -> None:
     text = read(boards.lit(), boards.now)
     assert "web@2.4.0 the culprit 50" in text
     assert "web@2.4.0 50 , the culprit" in text
+
+
+def test_sessions_without_a_name_are_called_unnamed_in_table_and_picture(boards: Any) -> None:
+    history = tuple(SlotSample(t=boards.now - 5 + n, used=6, usable=97, by_application=(("", 5),)) for n in range(5))
+    server = boards.server(history=history, tally=ServerTally(usage=(boards.count("", "", 5),)))
+    text = read(boards.board(server), boards.now)
+    assert "unnamed 5 others 1" in text
+    assert "unnamed 5 5 idle" in text
 
 
 HOSTILE = [

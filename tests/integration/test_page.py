@@ -1,0 +1,248 @@
+"""The whole path: real sessions on a real PostgreSQL go in, a page that names who eats them comes out.
+
+Nothing is faked but the pager: PostgreSQL, the daemon as a process, Prometheus and Alertmanager run with the very
+files that ship in alerts/; only their addresses are put in place.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from batsignal.drills.embedded import EmbeddedServer
+
+ALERTS = Path(__file__).parents[2] / "alerts"
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+SLOTS_GONE_SECONDS = 158.0  # (97 usable - 17 others - our own) / 0.5
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def knows_alertmanager(prometheus_port: int) -> bool:
+    """Whether an alert that fires now is sent: one that fires earlier is dropped, and sent again a minute later."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{prometheus_port}/api/v1/alertmanagers", timeout=2) as response:
+            return bool(json.load(response)["data"]["activeAlertmanagers"])
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+@dataclass
+class Pager:
+    """A webhook receiver that remembers what it got, and when."""
+
+    port: int
+    calls: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
+
+    def pages(self, receiver: str) -> list[tuple[float, dict[str, Any]]]:
+        return [
+            (at, alert)
+            for at, path, body in list(self.calls)
+            if path == f"/{receiver}"
+            for alert in body["alerts"]
+            if alert["status"] == "firing"
+        ]
+
+
+@contextmanager
+def pager() -> Iterator[Pager]:
+    record = Pager(free_port())
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            record.calls.append((time.time(), self.path, body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", record.port), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield record
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        running = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def put_addresses(folder: Path, *, daemon: int, alertmanager: int, webhook: int) -> None:
+    """Copy the shipped files and change nothing in them but addresses."""
+    for file in ALERTS.glob("*.yml"):
+        shutil.copy(file, folder)
+    for name, old, new in (
+        ("prometheus.yml", "127.0.0.1:9988", f"127.0.0.1:{daemon}"),
+        ("prometheus.yml", "127.0.0.1:9093", f"127.0.0.1:{alertmanager}"),
+        ("alertmanager.yml", "http://127.0.0.1:9095", f"http://127.0.0.1:{webhook}"),
+    ):
+        text = (folder / name).read_text()
+        assert old in text, f"{name} names {old}"
+        (folder / name).write_text(text.replace(old, new))
+
+
+@contextmanager
+def stack(folder: Path, database_port: int) -> Iterator[tuple[Pager, str]]:
+    """Run daemon, Prometheus, Alertmanager and pager; yields the pager and the daemon's URL."""
+    daemon, prometheus, alertmanager = free_port(), free_port(), free_port()
+    config = folder / "batsignal.yml"
+    config.write_text(
+        f"servers:\n  - {{name: db1, dsn: 'postgresql://batsignal@127.0.0.1:{database_port}/postgres'}}\n"
+    )
+    with ExitStack() as running:
+        record = running.enter_context(pager())
+        put_addresses(folder, daemon=daemon, alertmanager=alertmanager, webhook=record.port)
+        url = f"http://127.0.0.1:{daemon}"
+        for name, command in {
+            "alertmanager": [
+                "prometheus-alertmanager",
+                f"--config.file={folder / 'alertmanager.yml'}",
+                f"--storage.path={folder / 'alertmanager'}",
+                f"--web.listen-address=127.0.0.1:{alertmanager}",
+                "--cluster.listen-address=",
+            ],
+            "daemon": [
+                sys.executable,
+                "-m",
+                "batsignal",
+                "run",
+                f"--config.file={config}",
+                f"--web.listen-address=127.0.0.1:{daemon}",
+            ],
+            "prometheus": [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{prometheus}",
+            ],
+        }.items():
+            running.enter_context(process(command, folder / f"{name}.log"))
+        wait_for(lambda: answers(f"{url}/-/ready"), 20, "the daemon is ready")
+        wait_for(lambda: answers(f"http://127.0.0.1:{alertmanager}/-/ready"), 20, "Alertmanager is ready")
+        wait_for(lambda: knows_alertmanager(prometheus), 30, "Prometheus has found Alertmanager")
+        yield record, url
+
+
+class Leak:
+    """Opens one session after the other and never gives one back."""
+
+    def __init__(self, dsn: str, per_second: float) -> None:
+        self._dsn = dsn
+        self._per_second = per_second
+        self._stop = threading.Event()
+        self._sessions: list[Any] = []
+        self.onset = 0.0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Leak":
+        self.onset = time.time()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        for session in self._sessions:
+            session.close()
+
+    def _run(self) -> None:
+        for number in range(1, 1000):
+            session = psycopg2.connect(self._dsn)
+            session.autocommit = True
+            with session.cursor() as cursor:
+                cursor.execute("SELECT id FROM orders WHERE id = 42")
+            self._sessions.append(session)
+            if self._stop.wait(max(self.onset + number / self._per_second - time.time(), 0)):
+                return
+
+
+@pytest.mark.timeout(300)
+def test_a_leak_pages_once_with_culprit_and_version_before_the_slots_run_out(tmp_path: Path) -> None:
+    with ExitStack() as running:
+        database = running.enter_context(EmbeddedServer(DEBIAN_15, max_connections=100))
+        admin = psycopg2.connect(database.dsn())
+        admin.autocommit = True
+        with admin.cursor() as cursor:
+            cursor.execute("CREATE ROLE batsignal LOGIN; GRANT pg_monitor TO batsignal; CREATE ROLE web LOGIN")
+            cursor.execute("CREATE TABLE orders AS SELECT 42 AS id; GRANT SELECT ON orders TO web")
+        admin.close()
+        for _ in range(17):
+            running.callback(psycopg2.connect(database.dsn(application_name="billing@1.0.0")).close)
+        record, url = running.enter_context(stack(tmp_path, database.port))
+        assert not record.pages("pager"), "calm pages nobody"
+        leak = running.enter_context(Leak(database.dsn(user="web", application_name="web@2.4.0"), 0.5))
+        wait_for(lambda: bool(record.pages("pager")), 60, "a page")
+        arrived, alert = record.pages("pager")[0]
+        took = arrived - leak.onset
+        print(f"onset to webhook: {took:.1f} s")
+        assert took < SLOTS_GONE_SECONDS
+        assert alert["labels"]["alertname"] == "BatSignalLeak"
+        assert alert["labels"]["severity"] == "critical"
+        assert alert["labels"]["application"] == "web"
+        assert alert["labels"]["user"] == "web"
+        assert alert["labels"]["server"] == "db1"
+        assert not {"version", "client", "deploy", "instance", "job"} & alert["labels"].keys()
+        text = " ".join(alert["annotations"].values())
+        assert "web@2.4.0 leaks connections" in text
+        assert "slots run out in" in text
+        assert "Do not restart the database: it is healthy." in text
+        # The runbook and the dashboard that the page names are there, on the daemon.
+        for link in ("runbook_url", "dashboard_url"):
+            address = alert["annotations"][link]
+            assert address.startswith("http://localhost:9988")
+            assert answers(address.replace("http://localhost:9988", url)), address
+        wait_for(lambda: bool(record.pages("deadman")), 70, "the watchdog's sign of life")
+        # One incident is one page: nothing else wakes anybody while it grows, and it is not said twice.
+        wait_for(lambda: time.time() - leak.onset > 75, 75, "the incident has gone on for a while")
+        assert {page["labels"]["alertname"] for _, page in record.pages("pager")} == {"BatSignalLeak"}
+        assert len({page["fingerprint"] for _, page in record.pages("pager")}) == 1
