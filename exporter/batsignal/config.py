@@ -1,24 +1,22 @@
 """Configuration: one YAML file or the environment becomes one frozen `Config`; all defaults and thresholds live here.
 
-Owns what may be configured, what each key expects (its description is the error message), and where secrets come
-from. It opens no connection. Every error is one line that names the file, the key and what was expected; a value of a
-secret key is never printed.
+Owns what may be configured and what each key expects: its description is the error message. Where it is written down
+is `config_source`'s affair, how an error is put `config_wording`'s. It opens no connection, and prints no secret.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 import psycopg2
-import yaml
 from psycopg2.extensions import parse_dsn
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Secret, ValidationError, model_validator
 
+from batsignal.config_source import SECRET_KEYS, from_environment, from_file
+from batsignal.config_wording import explained
 from batsignal.errors import ConfigError
 
 APPLICATION_PATTERN = r"^(?P<service>[^@]+)@(?P<version>.+)$"
@@ -26,8 +24,6 @@ LISTEN_ADDRESS = "127.0.0.1:9988"
 
 _A_DSN = "a libpq connection string (postgresql://... or key=value pairs)"
 _A_NAME = "a name of 1 to 63 characters without spaces or control characters"
-_SECRET_KEYS = frozenset({"dsn", "emergency_dsn", "pgbouncer_dsn"})
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,35 +55,49 @@ class Thresholds:
     unreachable_critical_seconds: float = 30.0
 
 
+class SecretText(Secret[str]):
+    """A text that prints as `******`, in a repr, a log or a traceback."""
+
+    def _display(self) -> str:
+        return "******" if self.get_secret_value() else ""
+
+
+# What a validator says stands behind the description of its field: nothing, where that has said it all.
+
+
 def _pattern(text: str) -> str:
     try:
         groups = re.compile(text).groupindex
     except re.error as exc:
         raise ValueError(str(exc)) from exc
     if "service" not in groups:
-        raise ValueError("no group named 'service'")
+        raise ValueError("no group has that name")
     return text
 
 
 def _name(text: str) -> str:
     if not text or len(text) > 63 or not text.isprintable() or any(char.isspace() for char in text):  # noqa: PLR2004 - PostgreSQL's own limit for a name
-        raise ValueError("not a name")
+        raise ValueError
     return text
 
 
 def _url(text: str) -> str:
+    # ValueError by itself: a port that is no number or too large, a bracket that is not closed.
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError("not a URL")
+        raise ValueError
     return text
 
 
-def _dsn(secret: SecretStr) -> SecretStr:
+def _dsn(secret: SecretText) -> SecretText:
+    text = secret.get_secret_value()
     try:
-        parse_dsn(secret.get_secret_value())
-    except (psycopg2.ProgrammingError, psycopg2.OperationalError):
+        parse_dsn(text)
+    except (psycopg2.Error, UnicodeError):
         # libpq's own message quotes the connection string, and with it the password.
-        raise ValueError("libpq cannot read it") from None
+        raise ValueError from None
+    if "\0" in text:  # libpq would read up to there and connect to somewhere else
+        raise ValueError
     return secret
 
 
@@ -95,12 +105,12 @@ def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host and not bracketed):  # noqa: PLR2004 - the largest port
-        raise ValueError("not an address")
+        raise ValueError
     return text
 
 
 Name = Annotated[str, AfterValidator(_name)]
-Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
+Dsn = Annotated[SecretText, AfterValidator(_dsn)]
 
 
 class _Section(BaseModel):
@@ -122,7 +132,10 @@ class EndpointConfig(_Section):
     """One health endpoint to probe."""
 
     name: Name = Field(description=_A_NAME)
-    url: Annotated[str, AfterValidator(_url)] = Field(description="an http:// or https:// URL with a host")
+    url: Annotated[str, AfterValidator(_url)] = Field(
+        repr=False,  # a login or a token may stand in it
+        description="an http:// or https:// URL with a host",
+    )
     service: Name | None = Field(default=None, description=_A_NAME)
     servers: tuple[Name, ...] | None = Field(
         default=None, min_length=1, strict=False, description="a list of server names"
@@ -196,224 +209,14 @@ def _refuse_twice(section: str, names: list[str]) -> None:
             )
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, less its habit of letting the last of two equal keys win in silence."""
-
-
-def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, str) and key in seen and key != "<<":
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-        if isinstance(key, str):
-            seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
 def load(file: str | None, environment: Mapping[str, str]) -> Config:
     """Return the configuration of `file`, or of the environment when no file is given.
 
     Raises ConfigError with one line that names the file, the key and what was expected.
     """
-    if file is not None:
-        return read_file(Path(file), environment)
-    return from_environment(environment)
-
-
-def read_file(path: Path, environment: Mapping[str, str]) -> Config:
-    """Return the configuration in a YAML file; `${NAME}` in a connection string is taken from the environment."""
+    source = from_environment(environment) if file is None else from_file(Path(file), environment)
     try:
-        # utf-8-sig: editors on some systems put a byte order mark first.
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path}: expected a text file in UTF-8, got other bytes at offset {exc.start}") from exc
-    try:
-        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: expected valid YAML: {exc.problem or exc.context}") from exc
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise ConfigError(f"{path}: expected valid YAML: {str(exc).splitlines()[0]}") from exc
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping with the key servers, got {_spell(content)}")
-    return _validate(str(path), _with_secrets(str(path), path.parent, content, environment))
-
-
-def from_environment(environment: Mapping[str, str]) -> Config:
-    """Return a configuration of one server, named by DATA_SOURCE_* as postgres_exporter reads them, else by PG*."""
-    dsn = _data_source(environment)
-    source = "DATA_SOURCE_NAME"
-    if dsn is None:
-        if not any(environment.get(key) for key in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGUSER")):
-            raise ConfigError(
-                "no configuration: expected --config.file FILE, or DATA_SOURCE_NAME, or libpq's PG* variables"
-                " (PGHOST, PGUSER, ...) in the environment"
-            )
-        dsn, source = "", "PG*"
-    content = {"servers": [{"name": _server_name(dsn, environment), "dsn": dsn}]}
-    return _validate(f"environment ({source})", content)
-
-
-def _data_source(environment: Mapping[str, str]) -> str | None:
-    if name := environment.get("DATA_SOURCE_NAME"):
-        return name
-    uri = _value_or_file(environment, "DATA_SOURCE_URI")
-    if uri is None:
-        return None
-    user = _value_or_file(environment, "DATA_SOURCE_USER") or ""
-    password = _value_or_file(environment, "DATA_SOURCE_PASS") or ""
-    login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
-    return f"postgresql://{login}{uri}"
-
-
-def _value_or_file(environment: Mapping[str, str], key: str) -> str | None:
-    if file := environment.get(f"{key}_FILE"):
-        return _read_secret(f"environment ({key}_FILE)", Path(file))
-    return environment.get(key) or None
-
-
-def _server_name(dsn: str, environment: Mapping[str, str]) -> str:
-    try:
-        parts = parse_dsn(dsn) if dsn else {}
-    except (psycopg2.ProgrammingError, psycopg2.OperationalError):
-        return "unreadable"  # the validation of `dsn` says it properly
-    host = parts.get("host") or parts.get("hostaddr") or environment.get("PGHOST") or "localhost"
-    port = parts.get("port") or environment.get("PGPORT") or "5432"
-    return re.sub(r"[^\x21-\x7e]", "_", f"{host}:{port}")[:63]
-
-
-def _with_secrets(source: str, folder: Path, content: dict[Any, Any], environment: Mapping[str, str]) -> dict[Any, Any]:
-    """Put the content of `*_file` keys and `${NAME}` variables where the secrets belong."""
-    servers = content.get("servers")
-    if not isinstance(servers, list):
-        return content
-    filled = [
-        _server_with_secrets(f"{source}: servers[{index}]", folder, server, environment)
-        if isinstance(server, dict)
-        else server
-        for index, server in enumerate(servers)
-    ]
-    return content | {"servers": filled}
-
-
-def _server_with_secrets(
-    where: str, folder: Path, server: dict[Any, Any], environment: Mapping[str, str]
-) -> dict[Any, Any]:
-    server = dict(server)
-    for key in _SECRET_KEYS:
-        file_key = f"{key}_file"
-        if file_key in server:
-            file = server.pop(file_key)
-            if key in server:
-                raise ConfigError(f"{where}.{file_key}: expected either {key} or {file_key}, got both")
-            if not isinstance(file, str):
-                raise ConfigError(f"{where}.{file_key}: expected the path of a file, got {_spell(file)}")
-            server[key] = _read_secret(f"{where}.{file_key}", folder / file)
-        if isinstance(server.get(key), str):
-            server[key] = _fill(f"{where}.{key}", server[key], environment)
-    return server
-
-
-def _read_secret(where: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "not a text file in UTF-8"
-        raise ConfigError(f"{where}: expected a readable file, got {str(path)!r}: {reason}") from exc
-
-
-def _fill(where: str, text: str, environment: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match["name"]
-        if name not in environment:
-            raise ConfigError(f"{where}: expected the environment variable {name} to be set")
-        return environment[name]
-
-    return _VARIABLE.sub(value, text)
-
-
-def _validate(source: str, content: dict[Any, Any]) -> Config:
-    try:
-        return Config.model_validate(content)
+        return Config.model_validate(source.content)
     except ValidationError as exc:
-        # An unknown key explains a missing one: say it first.
-        errors = sorted(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
-        raise ConfigError(f"{source}: {_explain(errors[0])}") from None
-
-
-def _explain(error: ErrorDetails) -> str:
-    location = error["loc"]
-    if error["type"] == "value_error" and not location:
-        return str(error["ctx"]["error"])
-    path = _path(location)
-    if error["type"] in {"extra_forbidden", "invalid_key"}:
-        return f"{path}: unknown key; expected {_known_keys(location)}"
-    expected = _expected(location)
-    if error["type"] == "missing":
-        return f"{path}: missing; expected {expected}"
-    got = "something else" if location[-1] in _SECRET_KEYS else _spell(error["input"])
-    return f"{path}: expected {expected}, got {got}"
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Spell a location as people write it.
-
-    >>> _path(("servers", 0, "dsn"))
-    'servers[0].dsn'
-    """
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-_MODELS: Mapping[str, type[BaseModel]] = {
-    "servers": ServerConfig,
-    "endpoints": EndpointConfig,
-    "web": WebConfig,
-    "store": StoreConfig,
-    "metrics": MetricsConfig,
-}
-
-
-def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
-    return _MODELS.get(str(location[0]), Config) if len(location) > 1 else Config
-
-
-def _known_keys(location: tuple[int | str, ...]) -> str:
-    known = list(_model_at(location).model_fields)
-    if _model_at(location) is ServerConfig:
-        known += [f"{key}_file" for key in known if key in _SECRET_KEYS]
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"{near[0]} (did you mean that?)" if near else f"one of {', '.join(known)}"
-
-
-def _expected(location: tuple[int | str, ...]) -> str:
-    names = [part for part in location if isinstance(part, str)]
-    if isinstance(location[-1], int) and len(names) == 1:
-        fields = ", ".join(name for name, field in _MODELS[names[0]].model_fields.items() if field.is_required())
-        return f"a mapping with {fields}"
-    field = _model_at(location if len(names) > 1 else location[:1]).model_fields.get(names[-1])
-    return (field.description if field else None) or "something else"
-
-
-def _spell(value: object) -> str:
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list" if value else "an empty list"
-    if value is None:
-        return "nothing"
-    text = repr(value)
-    if "://" in text and "@" in text:
-        return "something else"  # a URL with a password in the wrong place
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - one line stays one line
+        # `from None`: the library's own text quotes the values, secrets among them.
+        raise ConfigError(f"{source.name}: {explained(exc.errors(), Config, SECRET_KEYS)}") from None

@@ -13,7 +13,7 @@ from batsignal.detect.signal import Event
 from batsignal.detect.verdict import Judge, Verdict
 from batsignal.record.board import ServerBoard, SlotSample
 from batsignal.record.incidents import Incidents
-from batsignal.record.tally import ServerTally, Tally
+from batsignal.record.tally import ConnectionCount, ServerTally, Tally
 from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
 
 HISTORY_SAMPLES = 900
@@ -30,6 +30,8 @@ class Watch:
     incidents: Incidents
     tally: Tally
     answered: Snapshot | None = None
+    answered_at: float | None = None
+    answered_usage: tuple[ConnectionCount, ...] = ()
     history: deque[SlotSample] = field(default_factory=lambda: deque(maxlen=HISTORY_SAMPLES))
 
     @classmethod
@@ -65,19 +67,22 @@ def tick(
     verdict = watch.judge.look(snapshot, find_deploys(snapshot))
     events = watch.incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
     tally = watch.tally.add(snapshot)
+    ticked_at = now()
     if snapshot.failure is None:
-        watch.answered = snapshot
+        watch.answered, watch.answered_at, watch.answered_usage = snapshot, ticked_at, tally.usage or ()
     watch.history.append(_sample(snapshot, tally))
-    publish(_board(watch, snapshot, verdict, tally, now()), events)
+    publish(_board(watch, snapshot, verdict, tally, ticked_at), events)
 
 
-def _board(watch: Watch, snapshot: Snapshot, verdict: Verdict, tally: ServerTally, now: float) -> ServerBoard:
+def _board(watch: Watch, snapshot: Snapshot, verdict: Verdict, tally: ServerTally, ticked_at: float) -> ServerBoard:
     return ServerBoard(
         name=watch.server,
         interval_seconds=watch.interval_seconds,
         snapshot=snapshot,
         answered=watch.answered,
-        ticked_at=now,
+        answered_at=watch.answered_at,
+        answered_usage=watch.answered_usage,
+        ticked_at=ticked_at,
         signals=watch.incidents.signals,
         exhaustion_seconds=verdict.exhaustion_seconds,
         tally=tally,
@@ -91,6 +96,7 @@ def _sample(snapshot: Snapshot, tally: ServerTally) -> SlotSample:
         return SlotSample(t=snapshot.t, used=None, usable=usable)
     sessions: dict[str, int] = {}
     for count in tally.usage or ():
-        sessions[count.application] = sessions.get(count.application, 0) + count.sessions
+        name = f"{count.application}@{count.version}" if count.version else count.application
+        sessions[name] = sessions.get(name, 0) + count.sessions
     largest = sorted(sessions.items(), key=lambda item: (-item[1], item[0]))[:APPLICATIONS_SHOWN]
     return SlotSample(t=snapshot.t, used=snapshot.used, usable=usable, by_application=tuple(largest))

@@ -52,13 +52,6 @@ def status_view(board: Board, now: float) -> dict[str, Any]:
     }
 
 
-def last_answer(server: ServerBoard) -> float | None:
-    """Return when the last good look was; by the daemon's clock while the server answers, else by the server's."""
-    if server.answered is None:
-        return None
-    return server.ticked_at if server.answered is server.snapshot else server.answered.t
-
-
 def slots_view(answered: Snapshot | None) -> dict[str, int] | None:
     """Return max, usable and used of a look, or None when it did not see them."""
     slots = None if answered is None else answered.slots
@@ -116,7 +109,7 @@ def _server(name: str, server: ServerBoard | None) -> dict[str, Any]:
         "slots": slots_view(answered),
         "server_version_num": None if answered is None else answered.server_version_num,
         "last_poll": server.ticked_at,
-        "last_answer": last_answer(server),
+        "last_answer": server.answered_at,
         "failure": None
         if failure is None
         else {"reason": failure.reason, "sqlstate": failure.sqlstate, "text": failure.text},

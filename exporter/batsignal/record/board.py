@@ -33,7 +33,7 @@ class ServerBoard:
 
     `snapshot` is the last tick, `answered` the last one whose look succeeded (the same object while all is well).
     `answered_usage` is who held what at that last good look: it outlives a failure, as `tally.usage` does not.
-    `ticked_at` is the daemon's clock when the tick ended. `exhaustion_seconds` is infinite when nothing grows and
+    `answered_at` is when that was and `ticked_at` when the last tick ended, both by the daemon's clock. `exhaustion_seconds` is infinite when nothing grows and
     None when nothing is known. `stale` is set by the watchdog once the last answer is older than three intervals.
     """
 
@@ -41,6 +41,7 @@ class ServerBoard:
     interval_seconds: float
     snapshot: Snapshot
     answered: Snapshot | None
+    answered_at: float | None = None
     answered_usage: tuple[ConnectionCount, ...] = ()
     ticked_at: float
     signals: tuple[Signal, ...] = ()

@@ -234,7 +234,7 @@ def _card(name: str, server: ServerBoard | None, deploys: tuple[Deploy, ...]) ->
         ping_seconds=server.snapshot.ping_seconds if server.up else None,
         view=wording.VIEWS[server.view],
         version=wording.server_version(None if answered is None else answered.server_version_num),
-        last_answer=api.last_answer(server),
+        last_answer=server.answered_at,
         usage=usage,
         usage_hidden=hidden,
         chart=draw(server.history, server.interval_seconds, [deploy.at for deploy in deploys]),
