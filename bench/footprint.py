@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from batsignal.errors import UnreachableError
 from stage import Line, Metrics, Program, Stage, bounded, healthy_endpoint, run, wait_until
 
 SESSIONS = 100
@@ -42,8 +43,9 @@ class Seats:
         while not self._stopping.wait(COUNT_SECONDS):
             cursor = self._session.cursor()
             cursor.execute(COUNT)
-            self.pids = [pid for (pid,) in cursor.fetchall()]
-            self.most = max(self.most, len(self.pids))
+            pids = [pid for (pid,) in cursor.fetchall()]
+            self.most = max(self.most, len(pids))
+            self.pids = pids
 
 
 @dataclass(slots=True)
@@ -114,7 +116,8 @@ def _take_seat_away(session: Any, seats: Seats) -> int:
     (pid,) = seats.pids
     seats.most = 0
     session.cursor().execute("SELECT pg_terminate_backend(%s)", (pid,))
-    wait_until(lambda: bool(seats.pids) and pid not in seats.pids, 30)
+    if not wait_until(lambda: bool(seats.pids) and pid not in seats.pids, 30):
+        raise UnreachableError("the daemon did not come back within 30 s after its session was ended")
     return seats.most
 
 

@@ -42,6 +42,9 @@ PROMETHEUS_ACCEPT = (
 )
 
 
+Process = subprocess.Popen[bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One comparison. `peer` and `ratio` are None where there is nothing to compare with, `bar` where none is set."""
@@ -140,7 +143,7 @@ class Program:
 class Crowd:
     """Ordinary sessions, held by a process of their own so that their work is nobody's processor time here."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def ask(self, command: str) -> str:
@@ -220,9 +223,9 @@ class Stage(AbstractContextManager["Stage"]):
             "web": {"listen_address": f"{HOST}:{port}"},
         }
         config.write_text(yaml.safe_dump(content), encoding="utf-8")
-        pid = self.start([sys.executable, "-m", "batsignal", "run", "--config.file", str(config)])
-        _until(lambda: _answers(port, "/-/ready"), "the daemon to be ready")
-        return Program(pid, port)
+        process = self.start([sys.executable, "-m", "batsignal", "run", "--config.file", str(config)])
+        self.await_answer(process, port, "/-/ready")
+        return Program(process.pid, port)
 
     def exporter(self, role: str = "exporter") -> Program:
         """Start Debian's postgres_exporter as it comes, and wait until it serves."""
@@ -232,21 +235,34 @@ class Stage(AbstractContextManager["Stage"]):
         # Its driver sends parameters that it does not know on to the server, which refuses them: gssencmode is one.
         source = f"postgresql://{role}@{HOST}:{self._server.port}/postgres?sslmode=disable"
         environment = {**os.environ, "DATA_SOURCE_NAME": source}
-        pid = self.start([EXPORTER, f"--web.listen-address={HOST}:{port}"], environment=environment)
-        _until(lambda: _answers(port, "/"), "postgres_exporter to be ready")
+        process = self.start([EXPORTER, f"--web.listen-address={HOST}:{port}"], environment=environment)
+        self.await_answer(process, port, "/")
         client = Metrics(port, keep_alive=False, zipped=False)
-        _until(lambda: b"\npg_up 1\n" in client.scrape(), "postgres_exporter to reach the server")
-        return Program(pid, port)
+        self._until(lambda: b"\npg_up 1\n" in client.scrape(), process, "postgres_exporter to reach the server")
+        return Program(process.pid, port)
 
-    def start(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> int:
+    def start(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Process:
         """Start a program that ends with the stage; what it says goes to `log` in the stage's folder."""
-        with (self.folder / "log").open("ab") as log:
-            process = self._guardian.spawn(command, environment=environment, cwd=self.folder, output=log, errors=log)
-        return process.pid
+        with self._log.open("ab") as log:
+            return self._guardian.spawn(command, environment=environment, cwd=self.folder, output=log, errors=log)
+
+    def await_answer(self, process: Process, port: int, path: str) -> None:
+        """Wait until a program answers a path with 200. Raises UnreachableError with its last words."""
+        self._until(lambda: _answers(port, path), process, f"an answer of {path}")
 
     def free_port(self) -> int:
         """Return a port that the kernel gives to nobody else while the stage lives."""
         return int(self._stack.enter_context(reserve_port()).getsockname()[1])
+
+    def _until(self, condition: Callable[[], bool], process: Process, what: str) -> None:
+        if wait_until(lambda: process.poll() is not None or condition(), READY_SECONDS) and process.poll() is None:
+            return
+        words = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UnreachableError(f"waited in vain for {what}; last words: {words[-1] if words else 'none'}")
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
 
     def _make_roles(self) -> None:
         cursor = self.superuser().cursor()
@@ -337,11 +353,6 @@ def _bindir(major: int) -> Path | None:
     if not DEBIAN_BINDIR.is_dir():
         raise UnreachableError("PostgreSQL 15 is not installed; install it with: apt-get install postgresql-15")
     return DEBIAN_BINDIR
-
-
-def _until(condition: Callable[[], bool], what: str) -> None:
-    if not wait_until(condition, READY_SECONDS):
-        raise UnreachableError(f"waited {READY_SECONDS:g} s in vain for {what}")
 
 
 def _answers(port: int, path: str) -> bool:

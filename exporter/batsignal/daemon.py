@@ -79,9 +79,9 @@ class Daemon:
         """Serve until SIGTERM or SIGINT, then stop everything within about `STOP_SECONDS`."""
         self._prober.start()
         self._schedule.start()
-        self._apply(self._config, before=None)
-        log.info("listening", address=self.address, servers=len(self._config.servers), version=__version__)
         try:
+            self._apply(self._config, before=None)
+            log.info("listening", address=self.address, servers=len(self._config.servers), version=__version__)
             asyncio.run(self._serve())
         finally:
             self._stop()
@@ -245,6 +245,9 @@ class Daemon:
         await self._web.serve()
 
     def _stop(self) -> None:
+        # The loop gave the signals back: a second one must not end us with another exit code.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         log.info("stopping")
         deadline = time.monotonic() + STOP_SECONDS
         self._schedule.stop()

@@ -87,6 +87,8 @@ class ServerRunner:
             except Exception:
                 self._errors += 1
                 log.exception("tick failed", server=self.config.name)
+            if self._closing:  # `close` has not waited for us
+                self._poller.close()
 
     def probed(self, result: ProbeResult) -> None:
         """Take in a probe's result; the next tick sees it."""
@@ -99,6 +101,7 @@ class ServerRunner:
         age = self._monotonic() - self._answered_at
         if age <= OVERDUE_INTERVALS * self.config.poll_interval_seconds or board.snapshot.failure is not None:
             return None
+        self._told = None  # so that the log says when it is back
         return replace(board, stale=True, tick_errors=self._errors)
 
     def close(self, deadline: float) -> None:

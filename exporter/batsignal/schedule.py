@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -22,6 +23,8 @@ MISFIRE_GRACE_SECONDS = 86_400
 
 # APScheduler warns each time a job is still running when the next is due; a hung server would fill the log.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -89,7 +92,10 @@ class Schedule:
 
     def _watch(self) -> None:
         while not self._stopping.wait(0.5):
-            self._check()
+            try:
+                self._check()
+            except Exception:
+                log.exception("watchdog check failed")
             now = self._monotonic()
             for name, beat in list(self._beats.items()):
                 if not beat.running and now - beat.began > OVERDUE_INTERVALS * beat.interval_seconds + 1.0:

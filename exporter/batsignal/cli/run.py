@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ def run(
     *, config_file: str | None, listen_address: str | None, enable_lifecycle: bool, log_level: str, log_format: str
 ) -> None:
     """Run until SIGTERM; raises ConfigError (exit 2) or UnreachableError (exit 3) before it starts."""
+    _obey_signals_early()
     _log_to_stderr(log_level, log_format)
     config = load(config_file, os.environ)
     Daemon(
@@ -27,6 +29,13 @@ def run(
         runbooks=_runbooks(),
     ).run()
     _leave()
+
+
+def _obey_signals_early() -> None:
+    """End with exit code 0 on SIGTERM also before the daemon's own handlers stand, and do not die of a SIGHUP."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _runbooks() -> Path | None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
 
-from batsignal.poll.resolve import Resolver
+from batsignal.poll.resolve import ResolveError, Resolver
 
 APPLICATION_NAME = "batsignal"
 
@@ -43,11 +43,7 @@ def connect_parameters(dsn: str, resolver: Resolver, wait_seconds: float, turn: 
     ports = ports * len(hosts) if len(ports) == 1 else ports
     if len(ports) != len(hosts) or all(_is_socket(name) for name in hosts):
         return parameters  # libpq has its own words for the first, and no names to resolve in the second
-    places = [
-        (name, address, port)
-        for name, port in zip(hosts, ports, strict=True)
-        for address in ([""] if _is_socket(name) else resolver.addresses(name, wait_seconds))
-    ]
+    places = _places(list(zip(hosts, ports, strict=True)), resolver, wait_seconds)
     turn %= len(places)
     places = places[turn:] + places[:turn]
     return parameters | {
@@ -55,6 +51,25 @@ def connect_parameters(dsn: str, resolver: Resolver, wait_seconds: float, turn: 
         "hostaddr": ",".join(address for _, address, _ in places),
         "port": ",".join(port for _, _, port in places),
     }
+
+
+def _places(hosts: list[tuple[str, str]], resolver: Resolver, wait_seconds: float) -> list[tuple[str, str, str]]:
+    """Return (name, address, port) of every address; a name without one is passed over, as libpq does, for others."""
+    places: list[tuple[str, str, str]] = []
+    missing: ResolveError | None = None
+    for name, port in hosts:
+        if _is_socket(name):
+            places.append((name, "", port))
+            continue
+        try:
+            addresses = resolver.addresses(name, wait_seconds / len(hosts))
+        except ResolveError as exc:
+            missing = exc
+        else:
+            places += [(name, address, port) for address in addresses]
+    if not places and missing is not None:
+        raise missing
+    return places
 
 
 def _is_socket(host: str) -> bool:

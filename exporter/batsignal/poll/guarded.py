@@ -18,6 +18,13 @@ from psycopg2.extensions import BYTES, POLL_OK, POLL_READ, register_type
 Row = tuple[Any, ...]
 
 
+# query_canceled (our statement_timeout), lock_not_available (our lock_timeout): the session is as good as before.
+GAVE_UP = frozenset({"57014", "55P03"})
+# character_not_in_repertoire, untranslatable_character: another database's text does not fit our encoding.
+_NOT_OUR_ENCODING = {"22021", "22P05"}
+_NO_ENCODING = "SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)"
+
+
 class DeadlineError(Exception):
     """The server did not answer in time; the statement is still in flight."""
 
@@ -35,6 +42,7 @@ class GuardedSession:
         self._connection = psycopg2.connect(**parameters, async_=True)  # type: ignore[call-overload]  # the stubs miss it
         self._cursor: Any = None
         self._as_bytes = False
+        self._as_it_is = False
 
     def open(self, deadline: float) -> None:
         """Wait until the server let us in, or raise DeadlineError at `deadline` (monotonic seconds)."""
@@ -61,7 +69,16 @@ class GuardedSession:
         """
         if self.in_flight:
             raise RuntimeError("a statement is in flight: finish it first")
-        rows = self._ask(text, arguments, deadline)
+        try:
+            rows = self._ask(text, arguments, deadline)
+        except psycopg2.Error as exc:
+            if exc.pgcode not in _NOT_OUR_ENCODING or self._as_it_is:
+                raise
+            # In a database that is not UTF-8 the server translates what it sends, and fails on the first text that
+            # is not what its own encoding says. Untranslated it sends everything.
+            self._as_bytes = self._as_it_is = True
+            self._ask(_NO_ENCODING, {}, deadline)
+            rows = self._ask(text, arguments, deadline)
         if rows is None:
             # Sessions of other databases show their names and statements in their own encoding. Reading bytes is
             # slower, so it is done only from the first text on that is not UTF-8.
@@ -121,5 +138,3 @@ class GuardedSession:
 
 def _decoded(row: Row) -> Row:
     return tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row)
-
-

@@ -6,7 +6,7 @@ the statement in flight is waited for rather than a second session opened beside
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,14 @@ import psycopg2
 
 from batsignal.poll.backoff import Backoff
 from batsignal.poll.conninfo import connect_parameters, redacted
-from batsignal.poll.guarded import DeadlineError, GuardedSession
+from batsignal.poll.facts import Facts
+from batsignal.poll.guarded import GAVE_UP, DeadlineError, GuardedSession
 from batsignal.poll.queries import OLDEST_MAJOR, sql
 from batsignal.poll.refusal import Refusal, explain
 from batsignal.poll.resolve import ResolveError, Resolver
-from batsignal.poll.rows import Names, RowReader
-from batsignal.snapshot import Counters, FailureReason, PollFailure, Session, Slots, Snapshot
+from batsignal.poll.rows import Names, Row, RowReader
+from batsignal.poll.startup_error import server_message
+from batsignal.snapshot import FailureReason, PollFailure, Session, Snapshot
 
 # What a look may take. The server ends a statement of ours a little sooner than we stop waiting for it.
 LOOK_SECONDS = 1.0
@@ -29,10 +31,6 @@ CONNECT_SECONDS = 2.0
 # How long a statement in flight is waited for before its session is given up and a new one is tried.
 PATIENCE_SECONDS = 6.0
 
-SETTINGS_SECONDS = 10.0
-NAMES_SECONDS = 60.0
-NAMES_RETRY_SECONDS = 2.0
-COUNTERS_SECONDS = 10.0
 BLOCKERS_MAX = 100
 
 
@@ -44,13 +42,7 @@ class _Kept:
     pid: int
     server_version_num: int
     postmaster_start: float
-    slots: Slots | None = None
-    privileged: bool | None = None
-    port: int | None = None
-    settings_due: float = 0.0
-    names_due: float = 0.0
-    counters_due: float = 0.0
-    counters: Counters | None = None
+    facts: Facts
     stuck_since: float | None = None
 
 
@@ -96,7 +88,7 @@ class PostgresPoller:
         if self._kept is None:
             return None
         return ServerProcess(
-            backend_pid=self._kept.pid, postmaster_start=self._kept.postmaster_start, port=self._kept.port
+            backend_pid=self._kept.pid, postmaster_start=self._kept.postmaster_start, port=self._kept.facts.port
         )
 
     @property
@@ -110,9 +102,7 @@ class PostgresPoller:
         self._refused = 0
         snapshot = self._look()
         self._failure = snapshot.failure
-        return replace(
-            snapshot, refused=self._refused, poll_seconds={"sessions": self._monotonic() - started}
-        )
+        return replace(snapshot, refused=self._refused, poll_seconds={"sessions": self._monotonic() - started})
 
     def close(self) -> None:
         """Give the seat back."""
@@ -144,7 +134,7 @@ class PostgresPoller:
             t=self._clock() + self._clock_offset,
             failure=failure,
             view="none",
-            slots=kept.slots if kept else None,
+            slots=kept.facts.slots if kept else None,
             own_sessions=1 if kept else 0,
             server_version_num=kept.server_version_num if kept else None,
         )
@@ -158,6 +148,7 @@ class PostgresPoller:
         session, parameters, password = None, None, None
         try:
             parameters = connect_parameters(self._dsn, self._resolver, LOOK_SECONDS, self._attempts)
+            password = parameters.get("password")
             session = GuardedSession(parameters, monotonic=self._monotonic)
             parameters, password = session.parameters, session.password
             session.open(now + CONNECT_SECONDS)
@@ -180,8 +171,22 @@ class PostgresPoller:
         arguments = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS, "lock_timeout_ms": LOCK_TIMEOUT_MS}
         row = session.query(sql("session", OLDEST_MAJOR * 10000), arguments, deadline)[0]
         *_, pid, version, postmaster_start = row
+        if version < OLDEST_MAJOR * 10000:
+            raise psycopg2.NotSupportedError(
+                f"PostgreSQL {version // 10000} is too old: {OLDEST_MAJOR} or newer is needed"
+            )
         self._rows.forget()
-        return _Kept(session=session, pid=pid, server_version_num=version, postmaster_start=postmaster_start)
+
+        def ask(query: str, wanted: Mapping[str, Any], until: float) -> list[Row]:
+            return session.query(sql(query, version), wanted, until)
+
+        return _Kept(
+            session=session,
+            pid=pid,
+            server_version_num=version,
+            postmaster_start=postmaster_start,
+            facts=Facts(names=self._names, ask=ask, monotonic=self._monotonic),
+        )
 
     def _stuck(self) -> PollFailure:
         """Say that the answer is late, and give the session up once it has been late for too long."""
@@ -196,7 +201,7 @@ class PostgresPoller:
     def _broken(self, error: psycopg2.Error) -> PollFailure:
         """Return what an error on the kept session means; the session is given up unless it still serves."""
         text = self._text(error)
-        if error.pgcode in {"57014", "55P03"}:  # query_canceled (statement_timeout), lock_not_available
+        if error.pgcode in GAVE_UP:
             return PollFailure(reason="timeout", sqlstate=error.pgcode, text=text)
         self.close()
         shutting_down = error.pgcode in {"57P01", "57P02", "57P03"}
@@ -204,8 +209,8 @@ class PostgresPoller:
         return PollFailure(reason=reason, sqlstate=error.pgcode, text=text)
 
     def _text(self, error: psycopg2.Error) -> str:
-        line = " ".join(str(error).split()) or type(error).__name__
-        return redacted(line, self._kept.session.password if self._kept else None)[:200]
+        text = redacted(str(error), self._kept.session.password if self._kept else None)
+        return server_message(text) or type(error).__name__
 
     # -- the look --------------------------------------------------------------------------------------------------
 
@@ -214,73 +219,47 @@ class PostgresPoller:
         if kept is None:
             raise RuntimeError("no session to look through")
         if kept.session.in_flight:
-            kept.session.finish(deadline)
+            self._finish(kept, deadline)
         kept.stuck_since = None
         asked = self._monotonic()
         ((t,),) = kept.session.query(sql("clock", kept.server_version_num), {}, deadline)
         ping_seconds = self._monotonic() - asked
         self._clock_offset = t - self._clock()
-        self._refresh(kept, deadline)
+        privileged = kept.facts.privileged
+        kept.facts.refresh(deadline)
+        if kept.facts.privileged != privileged:
+            self._rows.forget()  # texts that were hidden until now are wanted
         sessions = self._sessions(kept, t, deadline)
-        if self._rows.unknown_names and self._monotonic() >= kept.names_due - NAMES_SECONDS + NAMES_RETRY_SECONDS:
-            kept.names_due = 0.0
         return Snapshot(
             server=self._server,
             t=t,
             sessions=sessions,
             own_sessions=1,
-            slots=kept.slots,
+            slots=kept.facts.slots,
             role_limits=self._names.role_limits,
             database_limits=self._names.database_limits,
-            counters=kept.counters,
+            counters=kept.facts.counters,
             ping_seconds=ping_seconds,
-            privileged=kept.privileged,
+            privileged=kept.facts.privileged,
             server_version_num=kept.server_version_num,
         )
+
+    @staticmethod
+    def _finish(kept: _Kept, deadline: float) -> None:
+        """Wait for the statement that an earlier look gave up; what became of it does not matter now."""
+        try:
+            kept.session.finish(deadline)
+        except psycopg2.Error as exc:
+            if exc.pgcode not in GAVE_UP:
+                raise
 
     def _sessions(self, kept: _Kept, t: float, deadline: float) -> tuple[Session, ...]:
         text = sql("activity", kept.server_version_num)
         rows = kept.session.query(text, {"since": self._rows.texts_since}, deadline)
+        kept.facts.learn_names(rows, deadline)
         waiting = self._rows.waiting(rows)[:BLOCKERS_MAX]
         blocked_by: dict[int, tuple[int, ...]] = {}
         if waiting:
             answer = kept.session.query(sql("blockers", kept.server_version_num), {"pids": waiting}, deadline)
             blocked_by = {pid: tuple(dict.fromkeys(blockers)) for pid, blockers in answer}
         return self._rows.read(rows, t=t, own_pid=kept.pid, blocked_by=blocked_by)
-
-    def _refresh(self, kept: _Kept, deadline: float) -> None:
-        """Ask what changes rarely. An answer that fails leaves the last one standing: it must not cost the look."""
-        now = self._monotonic()
-        if now >= kept.settings_due:
-            kept.settings_due = now + SETTINGS_SECONDS
-            ((most, superuser_reserved, reserved, privileged, port),) = self._ask(kept, "settings", {}, deadline)
-            kept.slots = Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
-            kept.privileged, kept.port = privileged, port
-        if now >= kept.names_due:
-            kept.names_due = now + NAMES_SECONDS
-            self._names.put_roles(self._ask_calmly(kept, "roles", {"roles": self._rows.role_oids}, deadline))
-            self._names.put_databases(self._ask_calmly(kept, "databases", {}, deadline))
-        if now >= kept.counters_due and self._names.database_oids:
-            kept.counters_due = now + COUNTERS_SECONDS
-            rows = self._ask_calmly(kept, "counters", {"databases": self._names.database_oids}, deadline)
-            for sessions, commits in rows or []:
-                kept.counters = Counters(
-                    sessions=None if sessions is None else int(sessions),
-                    xact_commit=None if commits is None else int(commits),
-                )
-
-    def _ask(self, kept: _Kept, query: str, arguments: dict[str, Any], deadline: float) -> list[tuple[Any, ...]]:
-        return kept.session.query(sql(query, kept.server_version_num), arguments, deadline)
-
-    def _ask_calmly(
-        self, kept: _Kept, query: str, arguments: dict[str, Any], deadline: float
-    ) -> list[tuple[Any, ...]] | None:
-        """Ask for something we can do without for now: None when a lock stood in the way."""
-        try:
-            return self._ask(kept, query, arguments, deadline)
-        except psycopg2.Error as exc:
-            if exc.pgcode in {"57014", "55P03"}:
-                return None
-            raise
-
-

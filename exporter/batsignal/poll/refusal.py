@@ -11,6 +11,7 @@ from batsignal.poll.conninfo import APPLICATION_NAME, first_of, redacted
 from batsignal.poll.guarded import DeadlineError
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup import StartupTarget, diagnose
+from batsignal.poll.startup_error import server_message
 from batsignal.snapshot import PollFailure
 
 DIAGNOSE_SECONDS = 1.0
@@ -29,7 +30,10 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     """Return the reason of a failed connect; takes at most `DIAGNOSE_SECONDS`, and never raises."""
     if isinstance(refusal.error, DeadlineError):
         return PollFailure(reason="timeout", text="the server did not let us in in time: no answer")
-    text = redacted(" ".join(str(refusal.error).split()), refusal.password)[:200] or type(refusal.error).__name__
+    if not refusal.parameters:
+        # libpq's own words quote the string, and with it the password.
+        return PollFailure(reason="unreachable", text="libpq cannot read the connection string")
+    text = server_message(redacted(str(refusal.error), refusal.password)) or type(refusal.error).__name__
     if not refusal.parameters.get("user"):
         return PollFailure(reason="unreachable", text=text)  # libpq refused before it went anywhere
     try:

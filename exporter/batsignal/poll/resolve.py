@@ -33,9 +33,7 @@ class Resolver:
             lookup = self._under_way.get(host)
             if lookup is None:
                 lookup = self._under_way[host] = _Lookup()
-                threading.Thread(
-                    target=self._look_up, args=(host, lookup), name=f"resolve-{host}", daemon=True
-                ).start()
+                threading.Thread(target=self._look_up, args=(host, lookup), name=f"resolve-{host}", daemon=True).start()
         if not lookup.done.wait(max(wait_seconds, 0)):
             raise ResolveError(f"the name {host} was not resolved in time")
         if lookup.error is not None:
@@ -46,8 +44,10 @@ class Resolver:
         try:
             answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             lookup.addresses = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
-        except (OSError, UnicodeError) as exc:
+        # ValueError: a name that cannot be written in DNS.
+        except (OSError, ValueError) as exc:
             lookup.error = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
-        with self._lock:
-            del self._under_way[host]
-        lookup.done.set()
+        finally:
+            with self._lock:
+                del self._under_way[host]
+            lookup.done.set()

@@ -12,7 +12,7 @@ from batsignal.snapshot import CLIENT_BACKEND, Session
 
 Row = tuple[Any, ...]
 
-_PID, _START, _STATE, _DATABASE, _ROLE, _WAIT_TYPE, _TYPE, _TEXT = 0, 1, 2, 3, 4, 10, 13, 17
+_PID, _START, _STATE, _DATABASE, _ROLE, _WAIT_TYPE, _TYPE, _TEXT, _LONG_TEXT = 0, 1, 2, 3, 4, 10, 13, 17, 18
 # A text is asked for again when it may have changed this long before the last look: a statement reports its start a
 # moment before it becomes visible.
 _TEXT_OVERLAP_SECONDS = 2.0
@@ -42,9 +42,12 @@ class Names:
             self.databases = {oid: name for oid, name, _ in rows}
             self.database_limits = {name: limit for _, name, limit in rows if limit > 0}
 
-    @property
-    def database_oids(self) -> list[int]:
-        return list(self.databases)
+    def lacking(self, rows: Iterable[Row]) -> tuple[frozenset[tuple[str, int]], list[int]]:
+        """Return which roles and databases of the rows have no name here, and the oids of all roles in them."""
+        roles, databases = {row[_ROLE] for row in rows}, {row[_DATABASE] for row in rows}
+        unnamed = [("role", oid) for oid in roles if oid and oid not in self.roles]
+        unnamed += [("database", oid) for oid in databases if oid and oid not in self.databases]
+        return frozenset(unnamed), [oid for oid in roles if oid]
 
 
 class RowReader:
@@ -54,8 +57,6 @@ class RowReader:
         self._names = names
         self._before: dict[int, tuple[Row, Session]] = {}
         self._looked_at: float | None = None
-        self.role_oids: list[int] = []
-        self.unknown_names = False
 
     def forget(self) -> None:
         """Start anew: the next look asks for every text."""
@@ -76,35 +77,30 @@ class RowReader:
         self, rows: Iterable[Row], *, t: float, own_pid: int, blocked_by: Mapping[int, tuple[int, ...]]
     ) -> tuple[Session, ...]:
         """Return the client sessions but our own, and whatever blocks one of them."""
-        if self._looked_at is not None and t < self._looked_at:
-            self.forget()  # the server's clock stepped back: no saying which texts are new
+        stepped_back = self._looked_at is not None and t < self._looked_at
         blockers = {pid for pids in blocked_by.values() for pid in pids}
         now: dict[int, tuple[Row, Session]] = {}
-        self.unknown_names = False
+        databases, roles = self._names.databases, self._names.roles
         for row in rows:
             pid = row[_PID]
             if pid is None or pid == own_pid or not (_is_client(row) or pid in blockers):
                 continue
-            datname = self._name(self._names.databases, row[_DATABASE])
-            usename = self._name(self._names.roles, row[_ROLE])
+            datname, usename = databases.get(row[_DATABASE]), roles.get(row[_ROLE])
             known = (*row[:_TEXT], datname, usename, blocked_by.get(pid, ()))
             before = self._before.get(pid)
             if before is not None and before[0] == known:
                 now[pid] = before
             else:
-                now[pid] = (known, _session(known, row[_TEXT], before[1] if before else None))
+                now[pid] = (known, _session(known, _text(row), before[1] if before else None))
         self._before = now
-        self._looked_at = t
-        self.role_oids = list({row[_ROLE] for row, _ in now.values() if row[_ROLE] is not None})
+        # After the server's clock stepped back there is no saying which texts were new: the next look asks for all.
+        self._looked_at = None if stepped_back else t
         return tuple(session for _, session in now.values())
 
-    def _name(self, names: Mapping[int, str], oid: int | None) -> str | None:
-        if not oid:
-            return None
-        name = names.get(oid)
-        if name is None:
-            self.unknown_names = True
-        return name
+
+def _text(row: Row) -> str | None:
+    long = row[_LONG_TEXT]
+    return row[_TEXT] if long is None else bytes(long).decode("utf-8", "replace")
 
 
 def _session(known: Row, text: str | None, before: Session | None) -> Session:
@@ -129,7 +125,7 @@ def _session(known: Row, text: str | None, before: Session | None) -> Session:
         query_id=query_id,
         query=query if query != _HIDDEN else None,
         blocked_by=blocked_by,
-        # Without pg_monitor the type is hidden; only sessions of a role are then taken for clients.
+        # Without pg_monitor the type is hidden, and only clients were let through.
         backend_type=backend_type or CLIENT_BACKEND,
         backend_xid=xid,
         backend_xmin=xmin,
@@ -139,4 +135,5 @@ def _session(known: Row, text: str | None, before: Session | None) -> Session:
 
 def _is_client(row: Row) -> bool:
     kind = row[_TYPE]
-    return bool(kind == CLIENT_BACKEND or (kind is None and row[_ROLE]))
+    # Without pg_monitor the type is hidden. A client has a role and a database; a launcher of workers has a role only.
+    return bool(kind == CLIENT_BACKEND or (kind is None and row[_ROLE] and row[_DATABASE]))

@@ -1,6 +1,7 @@
 -- Every session, from the function under pg_stat_activity: the view joins pg_authid and pg_database and stalls under
 -- their locks, the function does not. Names come from a cache. The text is sent only where it may have changed since
--- %(since)s (Unix seconds): it changes together with query_start or state_change, and is most of the bytes.
+-- %(since)s (Unix seconds): it changes together with query_start or state_change, and is most of the bytes. A long one
+-- is cut as bytes: left() fails on texts of databases in other encodings.
 SELECT a.pid,
        date_part('epoch', a.backend_start),
        a.state,
@@ -19,7 +20,11 @@ SELECT a.pid,
        a.backend_xmin,
        NULL,
        CASE
-           WHEN greatest(a.query_start, a.state_change) >= to_timestamp(%(since)s) THEN
-               CASE WHEN octet_length(a.query) <= 4096 THEN a.query ELSE left(a.query, 4096) END
+           WHEN greatest(a.query_start, a.state_change) >= to_timestamp(%(since)s) AND octet_length(a.query) <= 4096
+           THEN a.query
+       END,
+       CASE
+           WHEN greatest(a.query_start, a.state_change) >= to_timestamp(%(since)s) AND octet_length(a.query) > 4096
+           THEN substring(pg_catalog.textsend(a.query) FROM 1 FOR 4096)
        END
 FROM pg_catalog.pg_stat_get_activity(NULL) AS a

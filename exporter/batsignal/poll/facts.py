@@ -1,0 +1,80 @@
+"""What is true of a server for longer than a tick: its slots, our privileges, names, limits and running totals.
+
+Asked rarely, and calmly: a catalog that somebody has locked, or a slow answer, leaves what is known standing and never
+costs the look. It reads no sessions; `rows` does.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import psycopg2
+
+from batsignal.poll.guarded import GAVE_UP
+from batsignal.poll.rows import Names, Row
+from batsignal.snapshot import Counters, Slots
+
+SETTINGS_SECONDS = 10.0
+NAMES_SECONDS = 60.0
+COUNTERS_SECONDS = 10.0
+# After an answer that did not come, or names that turned up in the meantime.
+RETRY_SECONDS = 2.0
+
+Ask = Callable[[str, Mapping[str, Any], float], list[Row]]
+"""Called with the name of a query, its arguments and a deadline; raises as `GuardedSession.query` does."""
+
+
+class Facts:
+    """The facts as one session tells them; `names` outlive it. Owned by the look's thread."""
+
+    def __init__(self, *, names: Names, ask: Ask, monotonic: Callable[[], float]) -> None:
+        self.slots: Slots | None = None
+        self.privileged: bool | None = None
+        self.port: int | None = None
+        self.counters: Counters | None = None
+        self._names = names
+        self._ask = ask
+        self._monotonic = monotonic
+        self._settings_due = self._counters_due = self._names_due = self._names_retry = float("-inf")
+        # Sessions outlive their dropped role: what has no name now will have none at the next asking.
+        self._nameless: frozenset[tuple[str, int]] = frozenset()
+
+    def refresh(self, deadline: float) -> None:
+        """Ask for settings and totals when it is time."""
+        now = self._monotonic()
+        if now >= self._settings_due:
+            rows = self._calmly("settings", {}, deadline)
+            self._settings_due = now + (RETRY_SECONDS if rows is None else SETTINGS_SECONDS)
+            for most, superuser_reserved, reserved, self.privileged, self.port in rows or []:
+                self.slots = Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
+        if now >= self._counters_due and self._names.databases:
+            self._counters_due = now + COUNTERS_SECONDS
+            rows = self._calmly("counters", {"databases": list(self._names.databases)}, deadline)
+            for sessions, commits in rows or []:
+                self.counters = Counters(
+                    sessions=None if sessions is None else int(sessions),
+                    xact_commit=None if commits is None else int(commits),
+                )
+
+    def learn_names(self, rows: Iterable[Row], deadline: float) -> None:
+        """Ask for the names of roles and databases: now and then, and soon when a session shows an unknown one."""
+        now = self._monotonic()
+        lacking, roles = self._names.lacking(rows)
+        if now < self._names_due and (lacking <= self._nameless or now < self._names_retry):
+            return
+        self._names_retry = now + RETRY_SECONDS
+        named_roles = self._calmly("roles", {"roles": roles}, deadline)
+        named_databases = self._calmly("databases", {}, deadline)
+        self._names.put_roles(named_roles)
+        self._names.put_databases(named_databases)
+        if named_roles is not None and named_databases is not None:
+            self._names_due = now + NAMES_SECONDS
+            self._nameless = self._names.lacking(rows)[0]
+
+    def _calmly(self, query: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
+        """Ask for something we can do without for now: None when a lock stood in the way."""
+        try:
+            return self._ask(query, arguments, deadline)
+        except psycopg2.Error as exc:
+            if exc.pgcode in GAVE_UP:
+                return None
+            raise
