@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo test test-unit lint format bench lock system-packages clean
+.PHONY: help install dev demo test test-unit lint format bench screenshots lock system-packages clean
 
 help:
 	@echo "make install     .venv with the batsignal command in it"
@@ -44,6 +44,10 @@ lint: $(DEV_STAMP)
 
 bench: $(DEV_STAMP) system-packages
 	$(BIN)/python bench/run_all.py $(BENCH_ARGS)
+
+# The README's pictures of the page, taken from a real demo.
+screenshots: $(DEV_STAMP) system-packages
+	$(BIN)/python docs/take_pictures.py
 
 # What the tests start for real: a second PostgreSQL, Prometheus, Alertmanager, the peer, a browser.
 system-packages:

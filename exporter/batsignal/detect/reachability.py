@@ -14,6 +14,9 @@ from batsignal.snapshot import FailureReason, Snapshot
 
 FULL_REASONS: frozenset[FailureReason] = frozenset({"slots_full", "role_limit", "database_limit"})
 
+# Our own login is at fault: we are blind, and that says nothing about the database or its users.
+OWN_FAULT_REASONS: frozenset[FailureReason] = frozenset({"no_database", "auth_failed", "tls_failed"})
+
 _ACTIONS: dict[FailureReason, str] = {
     "refused": "Nothing listens there: check that the server runs and that the address is right.",
     "not_accepting": "The server is starting, recovering or shutting down: wait for it, and read its log.",
@@ -53,7 +56,8 @@ class ReachabilityDetector:
         self._lit = self._lit or enough
         if not self._lit:
             return ()
-        critical = lasted >= self._limits.unreachable_critical_seconds
+        lasting = lasted >= self._limits.unreachable_critical_seconds
+        critical = lasting and failure.reason not in OWN_FAULT_REASONS
         return (
             Finding(
                 kind="database_unreachable",

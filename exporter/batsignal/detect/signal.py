@@ -82,11 +82,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """A finding with a life: `id` and `detected` stay from raise to clear."""
+    """A finding with a life: `id`, `detected` and `raised_as` stay from raise to clear.
+
+    `raised_as` is the subject as it was known at the raise: an alert's labels are made of it, because a label that
+    changes while an incident lasts is a second page.
+    """
 
     id: str
     server: str
     detected: float
+    raised_as: Subject
     finding: Finding
 
     def as_json(self) -> dict[str, Any]:

@@ -29,6 +29,9 @@ _WHO = (
     "limit",
 )
 
+# Labels that the alert rules drop by `max by`, and that may therefore follow what becomes known.
+_MOVING = frozenset({"version", "client"})
+
 
 def server_families(server: ServerBoard) -> Iterator[Metric]:
     """Yield every family of one server."""
@@ -250,11 +253,12 @@ def _signals(server: ServerBoard) -> Iterator[Metric]:
 
 
 def _who(signal: Signal) -> tuple[str, ...]:
-    found, subject = signal.finding, signal.finding.subject
+    """Return the labels in the order of `_WHO`: what an alert is made of as at the raise, the rest as known now."""
+    found = signal.finding
     return (
         found.kind,
         found.severity,
-        *(getattr(subject, name) or "" for name in _WHO[2:]),
+        *(getattr(found.subject if name in _MOVING else signal.raised_as, name) or "" for name in _WHO[2:]),
     )
 
 

@@ -33,8 +33,9 @@ class ServerBoard:
 
     `snapshot` is the last tick, `answered` the last one whose look succeeded (the same object while all is well).
     `answered_usage` is who held what at that last good look: it outlives a failure, as `tally.usage` does not.
-    `answered_at` is when that was and `ticked_at` when the last tick ended, both by the daemon's clock. `exhaustion_seconds` is infinite when nothing grows and
-    None when nothing is known. `stale` is set by the watchdog once the last answer is older than three intervals.
+    `answered_at` is when that was and `ticked_at` when the last tick ended, both by the daemon's clock.
+    `exhaustion_seconds` is infinite when nothing grows and None when nothing is known. `stale` is set by the watchdog
+    once the last answer is older than three intervals.
     """
 
     name: str

@@ -38,7 +38,13 @@ class Incidents:
             present.add(key)
             signal = self._lit.get(key)
             if signal is None:
-                signal = Signal(id=_new_id(self._server, key, t), server=self._server, detected=t, finding=finding)
+                signal = Signal(
+                    id=_new_id(self._server, key, t),
+                    server=self._server,
+                    detected=t,
+                    raised_as=finding.subject,
+                    finding=finding,
+                )
                 events.append(Event(t=t, event="raised", signal=signal))
                 self._told[key] = finding
             else:

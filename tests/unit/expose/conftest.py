@@ -109,7 +109,13 @@ class Boards:
         }
         server = facts.pop("server", "db1")
         found = Finding(**(given | facts))
-        return Signal(id=f"{server}-{found.kind}", server=server, detected=self.now - 50, finding=found)
+        return Signal(
+            id=f"{server}-{found.kind}",
+            server=server,
+            detected=self.now - 50,
+            raised_as=found.subject,
+            finding=found,
+        )
 
     def board(self, *servers: ServerBoard | str, **facts: Any) -> Board:
         """A server given as a name alone has not ended its first poll."""
