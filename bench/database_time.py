@@ -1,8 +1,9 @@
 """What watching costs the database: 15 ticks of the daemon against one scrape of postgres_exporter.
 
-15 ticks, because that is what falls between two scrapes at Prometheus' usual interval. Both run at the same time on one
-server, as two roles with pg_monitor, and pg_stat_statements adds up planning and execution of each role. Whatever is
-asked more rarely (settings, names, counters) is in it by its share.
+15 ticks, because that is what falls between two scrapes at Prometheus' usual interval: the daemon looks once a second
+and postgres_exporter is scraped every 15 s, as each is in service. Both run at the same time on one server, as two
+roles with pg_monitor, and pg_stat_statements adds up planning and execution of each role. Whatever is asked more rarely
+(settings, names, counters) is in it by its share.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from stage import Line, Metrics, Stage, compared, run
 
 TICKS = 15
 WARM_UP_SECONDS = 12.0
+SCRAPES = 6
 SETTINGS = {
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track_planning": "on",
@@ -38,29 +40,30 @@ def measure(arguments: argparse.Namespace) -> list[Line]:
             exporter = Metrics(stage.exporter().port)
             exporter.scrape()
             time.sleep(WARM_UP_SECONDS)
-            lines += _spent(database, exporter, sessions, arguments.seconds)
+            lines += _spent(database, exporter, sessions, arguments.interval)
             exporter.close()
     return lines
 
 
-def _spent(database: Any, exporter: Metrics, sessions: int, seconds: int) -> list[Line]:
+def _spent(database: Any, exporter: Metrics, sessions: int, interval_seconds: float) -> list[Line]:
     database.execute("SELECT pg_stat_statements_reset()")
-    scrapes, began = 0, time.monotonic()
-    while time.monotonic() - began < seconds:
+    began = time.monotonic()
+    for scrape in range(1, SCRAPES + 1):
+        # In the middle of its 15 s, so that as many ticks are before it as after it.
+        time.sleep(max(began + (scrape - 0.5) * interval_seconds - time.monotonic(), 0))
         exporter.scrape()
-        scrapes += 1
-        time.sleep(max(began + scrapes - time.monotonic(), 0))
+    time.sleep(interval_seconds / 2)
     database.execute(SPENT, ("batsignal",))
     our_milliseconds, our_statements, ticks = database.fetchone()
     database.execute(SPENT, ("exporter",))
     peer_milliseconds, peer_statements, _ = database.fetchone()
     at = f"{sessions} sessions"
-    ours_each, peer_each = our_milliseconds / ticks * TICKS, peer_milliseconds / scrapes
+    ours_each, peer_each = our_milliseconds / ticks * TICKS, peer_milliseconds / SCRAPES
     return [
         compared(f"database time, {TICKS} ticks against one scrape, {at}", ours_each, peer_each, "ms", 1.0),
         compared(f"database time, one tick against one scrape, {at}", ours_each / TICKS, peer_each, "ms"),
         compared(
-            f"statements, one tick against one scrape, {at}", our_statements / ticks, peer_statements / scrapes, ""
+            f"statements, one tick against one scrape, {at}", our_statements / ticks, peer_statements / SCRAPES, ""
         ),
     ]
 
@@ -68,7 +71,7 @@ def _spent(database: Any, exporter: Metrics, sessions: int, seconds: int) -> lis
 def options(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("--sessions", type=int, nargs="+", default=[43, 100], help="sessions on the server")
-    parser.add_argument("--seconds", type=int, default=60, help="how long, at each number of sessions")
+    parser.add_argument("--interval", type=float, default=15.0, help="seconds between two scrapes of postgres_exporter")
 
 
 if __name__ == "__main__":

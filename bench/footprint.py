@@ -60,7 +60,7 @@ class Scraped:
 
 def measure(arguments: argparse.Namespace) -> list[Line]:
     """Return memory, processor and sessions."""
-    with Stage(max_connections=SESSIONS + 10) as stage, healthy_endpoint() as url:
+    with Stage(max_connections=SESSIONS + 20) as stage, healthy_endpoint() as url:
         seats = Seats(stage.superuser())
         stage.fill(SESSIONS - IDLE_SESSIONS, busy=True)
         stage.fill(IDLE_SESSIONS, busy=False)

@@ -41,8 +41,10 @@ class _StrictLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<`, which construct_mapping resolves
+            continue
         key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, str) and key in seen and key != "<<":
+        if isinstance(key, str) and key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         if isinstance(key, str):
             seen.add(key)

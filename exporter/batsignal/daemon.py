@@ -23,6 +23,7 @@ from batsignal.expose.server import WebServer, build_app
 from batsignal.poll.health import Prober, Target
 from batsignal.poll.resolve import Resolver
 from batsignal.record.board import Board, BoardCell, ServerBoard
+from batsignal.record.recording import RecordingWriter
 from batsignal.record.tally import EndpointTally
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
@@ -45,9 +46,13 @@ class Daemon:
         listen_address: str,
         enable_lifecycle: bool = False,
         runbooks: Path | None = None,
+        record: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Bind the listening socket, so that a taken port is said before anything starts (UnreachableError)."""
+        """Bind the listening socket, so that a taken port is said before anything starts (UnreachableError).
+
+        `record` is the file to record into, with `{server}` in it when there are several servers.
+        """
         self._config = config
         self._read_config = read_config
         self._clock = clock
@@ -58,6 +63,7 @@ class Daemon:
         self._resolver = Resolver()
         self._deploys = DeployLog(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
+        self._recordings = _open_recordings(config, record)
         self._homes: dict[str, ServerRunner] = {}
         self._schedule = Schedule(check=self._check_ages)
         self._prober = Prober(deliver=self._probed, clock=clock)
@@ -157,6 +163,7 @@ class Daemon:
             resolver=self._resolver,
             find_deploys=self._deploys.add,
             publish=self._put_server,
+            recording=self._recordings.get(name),
             clock=self._clock,
         )
 
@@ -254,7 +261,29 @@ class Daemon:
         self._prober.stop(STOP_SECONDS / 2)
         for runner in self._runners.values():
             runner.close(deadline)
+        for name, recording in self._recordings.items():
+            try:
+                recording.close()
+            except (OSError, ValueError) as exc:
+                log.warning("recording not ended", server=name, reason=str(exc))
         log.info("stopped")
+
+
+def _open_recordings(config: Config, record: str | None) -> dict[str, RecordingWriter]:
+    if record is None:
+        return {}
+    if len(config.servers) > 1 and "{server}" not in record:
+        raise ConfigError(f"--record {record}: expected {{server}} in the file's name, for there are several servers")
+    recordings = {}
+    for server in config.servers:
+        path = Path(record.replace("{server}", server.name.replace("/", "_")))
+        try:
+            recordings[server.name] = RecordingWriter(
+                path, server=server.name, interval_seconds=server.poll_interval_seconds
+            )
+        except OSError as exc:
+            raise ConfigError(f"--record {path}: cannot be written: {exc.strerror or exc}") from exc
+    return recordings
 
 
 def _server_job(name: str) -> str:

@@ -18,6 +18,7 @@ from batsignal.poll.host import HostPoller
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
 from batsignal.record.board import ServerBoard
+from batsignal.record.recording import RecordingWriter
 from batsignal.schedule import OVERDUE_INTERVALS
 from batsignal.snapshot import ApplicationPattern, Deploy, HostLoad, ProbeResult, Snapshot
 from batsignal.tick import Watch, tick
@@ -42,12 +43,14 @@ class ServerRunner:
         resolver: Resolver,
         find_deploys: Callable[[Snapshot], Iterable[Deploy]],
         publish: Callable[[ServerBoard], None],
+        recording: RecordingWriter | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self._find_deploys = find_deploys
         self._publish = publish
+        self._recording = recording
         self._clock = clock
         self._monotonic = monotonic
         self._poller = PostgresPoller(
@@ -135,6 +138,7 @@ class ServerRunner:
 
     def _published(self, board: ServerBoard, events: tuple[Event, ...]) -> None:
         self._publish(replace(board, tick_errors=self._errors))
+        self._record(board.snapshot)
         self._tell(board)
         for event in events:
             signal = event.signal
@@ -147,6 +151,16 @@ class ServerRunner:
                 summary=signal.finding.summary,
                 reason=event.reason,
             )
+
+    def _record(self, snapshot: Snapshot) -> None:
+        if self._recording is None:
+            return
+        try:
+            self._recording.write(snapshot)
+        except OSError as exc:
+            # The watch goes on without its recording: a full disk must not blind it.
+            self._recording = None
+            log.error("recording stopped", server=self.config.name, reason=exc.strerror or str(exc))  # noqa: TRY400
 
     def _tell(self, board: ServerBoard) -> None:
         """Log a change of state once, not each tick."""

@@ -66,12 +66,16 @@ def _root(
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0917 - typer makes options of them, nobody calls it by position
     config_file: ConfigFile = None,
     listen_address: ListenAddress = None,
     enable_lifecycle: Annotated[
         bool, typer.Option("--web.enable-lifecycle", help="Let POST /-/reload read the config again.")
     ] = False,
+    record: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option("--record", metavar="FILE", help="Record every look, for `batsignal replay`; .gz is gzipped."),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option("--log.level")] = LogLevel.info,
     log_format: Annotated[LogFormat, typer.Option("--log.format")] = LogFormat.logfmt,
 ) -> None:
@@ -82,6 +86,7 @@ def run(
         config_file=config_file,
         listen_address=listen_address,
         enable_lifecycle=enable_lifecycle,
+        record=record,
         log_level=log_level.value,
         log_format=log_format.value,
     )
@@ -93,6 +98,24 @@ def check(config_file: ConfigFile = None) -> None:
     from batsignal.cli.check import check as check_all  # noqa: PLC0415 - late on purpose
 
     raise typer.Exit(check_all(config_file))
+
+
+class ReplayFormat(StrEnum):
+    """How events are printed."""
+
+    text = "text"
+    json = "json"
+
+
+@app.command()
+def replay(
+    recording: Annotated[str, typer.Argument(metavar="RECORDING", help="A recording, gzipped or not.")],
+    spelling: Annotated[ReplayFormat, typer.Option("--format", help="One line an event.")] = ReplayFormat.text,
+) -> None:
+    """Run the detectors over a recording and print what they say, in order of time."""
+    from batsignal.cli.replay import replay as replay_recording  # noqa: PLC0415 - late on purpose
+
+    raise typer.Exit(replay_recording(recording, spelling=spelling.value))
 
 
 @app.command()

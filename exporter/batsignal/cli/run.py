@@ -15,7 +15,13 @@ from batsignal.daemon import Daemon
 
 
 def run(
-    *, config_file: str | None, listen_address: str | None, enable_lifecycle: bool, log_level: str, log_format: str
+    *,
+    config_file: str | None,
+    listen_address: str | None,
+    enable_lifecycle: bool,
+    record: str | None,
+    log_level: str,
+    log_format: str,
 ) -> None:
     """Run until SIGTERM; raises ConfigError (exit 2) or UnreachableError (exit 3) before it starts."""
     _obey_signals_early()
@@ -27,6 +33,7 @@ def run(
         listen_address=listen_address or config.web.listen_address,
         enable_lifecycle=enable_lifecycle,
         runbooks=_runbooks(),
+        record=record,
     ).run()
     _leave()
 

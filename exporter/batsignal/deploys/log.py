@@ -22,7 +22,7 @@ class DeployLog:
     def add(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
         """Take in one look and return every deploy known after it."""
         with self._lock:
-            for deploy in self._watch.add(snapshot):
+            for deploy in (*snapshot.deploys, *self._watch.add(snapshot)):
                 if not any(_is_same(deploy, known) for known in self._known):
                     self._known = tuple(sorted((*self._known, deploy), key=lambda one: one.at)[-DEPLOYS_KEPT:])
             return self._known

@@ -2,39 +2,44 @@
 
 Signature (docs/detection.md): a leaked session is used once, soon after it was opened, and never again, while more of
 the same follow. A pool never does that: it opens a session only when it has no idle one, fills in a burst and then
-stands still, and opens one for one when it recycles. So what is counted is not sessions but *lost* ones, and what is
-asked is whether they came one by one, steadily, and stayed.
+stands still, and opens one for one when it recycles. So what is counted is not sessions but *lost* ones (`lost`), and
+what is asked is whether they came one by one, steadily, and stayed.
 
 Owns the judgement and its memory from tick to tick. It has no clock: time is the snapshot's.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
 from batsignal.config import Thresholds
+from batsignal.detect import lost as losses
 from batsignal.detect import wording
 from batsignal.detect.signal import Finding, Severity, Subject
-from batsignal.detect.window import Origin, Track, Window, resting_since
+from batsignal.detect.window import Origin, Track, Window
 
 # The onset is where the steady train of lost sessions begins: a gap this many times the usual one is before it.
 GAP_FACTOR = 6.0
 GAP_MOST_SECONDS = 900.0
 GAP_SLACK_SECONDS = 10.0
+# What a pool seemed to fill with belongs to the train after it when it came as steadily, or was a single session.
+FILL_GAPS = 2.0
+FILL_STEP_SECONDS = 2.0
 # The rate is read off the newest lost sessions, so that it follows traffic.
 RATE_SESSIONS = 30
-# Of the sessions opened since the onset that are still there, this share was never used again. Workers that each open
-# one session at their first request come close, and by then have used every second one again.
+# Of the sessions opened since the onset that are still there, less the first fill of each pool, this share was never
+# used again. Workers that each open one session at their first request come close, and have used many again by then.
 NEVER_USED_AGAIN_RATIO = 0.75
 # Sessions that come in clumps with silence between them are pools that start one after the other.
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
 CLUMP_PENALTY = 3
-# What we saw open with our own eyes: at our own start, a pool recycled all night looks like a leak of hours.
-SEEN_OPENINGS = 3
+# By so many it must have grown before our own eyes: at our own start, a pool recycled all night looks like a leak of
+# hours, for what it closed in exchange is gone.
+SEEN_GROWTH = 3
 # A leak that has stopped growing while there is room is over when it stood still this long.
 STANDSTILL_SECONDS = 600.0
 STANDSTILL_GAPS = 8.0
@@ -45,10 +50,12 @@ class _Train:
     """Lost sessions of one group, in order of opening: one train of them, from its onset."""
 
     tracks: tuple[Track, ...]
+    filling: tuple[Track, ...]
+    """What came before it, looks lost too, and passes for the first fill of a pool."""
     returned: int
     """Sessions given back in the meantime, which the train only replaced."""
     reused: int
-    """Sessions opened as late as the train that were used again."""
+    """Sessions opened as late as the train that were used again, and took nobody's place."""
 
     @property
     def lost(self) -> int:
@@ -57,6 +64,20 @@ class _Train:
     @property
     def since(self) -> float:
         return self.tracks[0].opened_at
+
+    @property
+    def onset(self) -> float:
+        """When it began, as a person would say it: with what came as steadily while the pool still seemed to fill."""
+        origins = {id(track.origin) for track in self.tracks}
+        came_before = sorted((track.opened_at for track in self.filling if id(track.origin) in origins), reverse=True)
+        onset = self.since
+        for index, opened_at in enumerate(came_before):
+            alone = came_before[index + 1 : index + 2] == []
+            step = onset - opened_at
+            if step > FILL_GAPS * self.gap_seconds or not (alone or step <= FILL_STEP_SECONDS):
+                break
+            onset = opened_at
+        return onset
 
     @property
     def newest(self) -> float:
@@ -83,6 +104,9 @@ class _Lit:
 
     since: float
     severity: Severity
+    most: int
+    """The most that were lost at once, and when that was last exceeded."""
+    grew_at: float
     fewer_since: float | None = None
 
 
@@ -113,65 +137,45 @@ class LeakDetector:
         if sum(len(origin.tracks) for origin in origins) < self._limits.leak_sessions // 2:
             self._lit.pop(group, None)
             return None
-        train = self._train(origins, window.t)
         lit = self._lit.get(group)
+        train = self._train(origins, window.t, lit)
         if lit is None:
             if train is None or not self._is_leak(train, window):
                 return None
-            lit = self._lit[group] = _Lit(since=train.since, severity="warning")
+            lit = _Lit(since=train.onset, severity="warning", most=train.lost, grew_at=window.t)
+            self._lit[group] = lit
         elif self._is_over(lit, train, window):
             del self._lit[group]
             return None
         if train is None:
             return next((finding for finding in self._last if finding.key == group), None)
-        lit.since = min(lit.since, train.since)
         return self._finding(group, train, lit, window)
 
     # -- the train -------------------------------------------------------------------------------------------------
 
-    def _train(self, origins: list[Origin], t: float) -> _Train | None:
-        lost = sorted((track for origin in origins for track in self._lost(origin, t)), key=_opened_at)
-        onset = _onset_index(lost)
-        if onset is None:
+    def _train(self, origins: list[Origin], t: float, lit: _Lit | None) -> _Train | None:
+        """Return the newest train of lost sessions; once it is lit, all that were lost since."""
+        sorted_out = [losses.sort_out(origin, t, self._limits) for origin in origins]
+        lost = sorted((track for one in sorted_out for track in one.lost), key=losses.opened_at)
+        lost = lost[_onset_index(lost) :] if lit is None else [track for track in lost if track.opened_at >= lit.since]
+        if lit is None:
+            count, begin = losses.unreplaced(lost, t, self._limits)
+            lost = lost[begin:]
+            returned = len(lost) - count
+        else:
+            returned = sum(
+                1
+                for origin in origins
+                for closing in origin.closings
+                if closing.opened_at < lit.since <= closing.t and losses.never_used_again(closing, self._limits)
+            )
+        if not lost:
             return None
-        lost = lost[onset:]
         since = lost[0].opened_at
-        opened_later = [
-            track
-            for origin in origins
-            for track in origin.tracks.values()
-            if track.opened_at >= since and t - track.opened_at >= self._limits.leak_idle_seconds
-        ]
-        reused = sum(1 for track in opened_later if self._was_used_again(track))
-        returned = sum(
-            1
-            for origin in origins
-            for closing in origin.closings
-            if closing.t >= since and closing.idle_seconds >= self._limits.leak_idle_seconds
-        )
-        return _Train(tracks=tuple(lost), returned=returned, reused=reused)
-
-    def _lost(self, origin: Origin, t: float) -> Iterator[Track]:
-        """Yield the sessions of an origin that were used once, left, and are not part of its first fill."""
-        fill_until = origin.filling_since + self._limits.leak_fill_seconds
-        filling = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
-        for track in origin.tracks.values():
-            since = resting_since(track.session)
-            if since is None or t - since < self._limits.leak_idle_seconds:
-                continue
-            if since - track.opened_at > self._limits.leak_first_use_seconds:
-                continue
-            if track.opened_at <= fill_until and self._is_in_burst(track.opened_at, filling):
-                continue
-            yield track
-
-    def _is_in_burst(self, opened_at: float, openings: list[float]) -> bool:
-        near = self._limits.leak_moment_seconds
-        return sum(1 for other in openings if abs(other - opened_at) <= near) > 1
-
-    def _was_used_again(self, track: Track) -> bool:
-        since = resting_since(track.session)
-        return since is None or since - track.opened_at > self._limits.leak_first_use_seconds
+        used = [track for one in sorted_out for track in one.reused if track.opened_at >= since]
+        reused = losses.unreplaced_count(since, used)
+        filling = [track for one in sorted_out for track in one.filling if track.opened_at < since]
+        return _Train(tracks=tuple(lost), filling=tuple(filling), returned=returned, reused=reused)
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
@@ -185,9 +189,9 @@ class LeakDetector:
             return False
         if len(train.tracks) < NEVER_USED_AGAIN_RATIO * (len(train.tracks) + train.reused):
             return False
-        if sum(1 for track in train.tracks if track.seen_opening) < SEEN_OPENINGS:
+        if losses.growth_since(max(train.since, window.began), train.tracks) < SEEN_GROWTH:
             return False
-        silence = window.t - train.newest - self._limits.leak_idle_seconds
+        silence = window.t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
         return full or silence <= 3 * train.gap_seconds + GAP_SLACK_SECONDS
 
     def _is_over(self, lit: _Lit, train: _Train | None, window: Window) -> bool:
@@ -196,13 +200,15 @@ class LeakDetector:
             lit.fewer_since = window.t if lit.fewer_since is None else lit.fewer_since
             return window.t - lit.fewer_since >= self._limits.leak_clear_seconds
         lit.fewer_since = None
+        if train.lost > lit.most or train.lost <= lit.most / 2:
+            lit.most, lit.grew_at = train.lost, window.t
         if _is_full(window, self._limits.saturation_critical_ratio):
             return False
-        return window.t - train.newest > max(STANDSTILL_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
+        return window.t - lit.grew_at > max(STANDSTILL_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
 
     def _finding(self, group: tuple[str, ...], train: _Train, lit: _Lit, window: Window) -> Finding:
         # Younger ones cannot be told yet from sessions that will be used again.
-        rate = train.rate(window.t - self._limits.leak_idle_seconds)
+        rate = train.rate(window.t - losses.telling_seconds(train.tracks[-1], self._limits))
         exhaustion = _exhaustion_seconds(train, rate, window)
         within = self._limits.leak_critical_exhaustion_seconds * (2 if lit.severity == "critical" else 1)
         lit.severity = "critical" if exhaustion <= within else "warning"
@@ -234,15 +240,11 @@ class LeakDetector:
         )
 
 
-def _opened_at(track: Track) -> float:
-    return track.opened_at
-
-
-def _onset_index(lost: list[Track]) -> int | None:
-    """Return where the newest steady train of lost sessions begins; None when there is no train."""
-    if len(lost) < 3:  # noqa: PLR2004 - two gaps are the least that can be compared
-        return None
+def _onset_index(lost: Sequence[Track]) -> int:
+    """Return where the newest steady train of lost sessions begins."""
     gaps = [later.opened_at - earlier.opened_at for earlier, later in pairwise(lost)]
+    if not gaps:
+        return 0
     usual = median(gaps[-16:])
     longest = min(max(GAP_FACTOR * usual, GAP_SLACK_SECONDS), GAP_MOST_SECONDS)
     for index in range(len(gaps) - 1, -1, -1):

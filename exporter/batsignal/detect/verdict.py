@@ -135,10 +135,8 @@ def _told(finding: Finding, health: _Health, deploy: DeployRef | None) -> Findin
     evidence = finding.evidence
     if deploy is not None:
         before = max(finding.since - deploy.at, 0.0)
-        evidence += (
-            f"{deploy.service}@{deploy.version} was deployed at {wording.clock_time(deploy.at)},"
-            f" {wording.duration(before)} before the first of them",
-        )
+        when = f"{wording.clock_time(deploy.at)}, {wording.duration(before)} before the first of them"
+        evidence += (f"{deploy.service}@{deploy.version} was deployed at {when}",)
     if healthy is not None and health.evidence is not None:
         evidence += (health.evidence,)
     action = _undo(finding, deploy) if finding.kind == "leak" else finding.action

@@ -14,6 +14,8 @@ from batsignal.snapshot import Application, ApplicationPattern, Session, Snapsho
 ORIGINS_MOST = 20_000
 ORIGIN_LIFE_SECONDS = 3600.0
 CLOSINGS_KEPT = 512
+# A session that lived shorter is none that a pool would have to replace.
+CLOSING_LIFE_SECONDS = 5.0
 USED_SAMPLES = 900
 
 
@@ -52,30 +54,49 @@ class Track:
     session: Session
     origin: Origin
     opened_at: float
-    seen_opening: bool
+    longest_rest_seconds: float = 0.0
+    """The longest it was left unused before it was used again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """A session that left: `idle_seconds` is how long it had been left unused, 0 for one that was at work."""
+    """A session that left after it had lived a while, and how it had been used: as its track was at the end."""
 
     t: float
     opened_at: float
-    idle_seconds: float
+    resting_since: float | None
+    longest_rest_seconds: float
 
 
 def resting_since(session: Session) -> float | None:
     """Return since when the client has left a session unused, in Unix seconds; None while the server works for it.
 
     Idle, idle in transaction, and `active` in a wait for the client (a result nobody reads) are all the same to a
-    pool: taken, and nothing done with it.
+    pool: taken, and nothing done with it. But a COPY that waits for its client is being fed.
     """
     state = session.state
     if state is None:
         return None
-    if state.startswith("idle") or (state == "active" and session.wait_event == "ClientRead"):
+    if state.startswith("idle"):
+        return session.state_change
+    if state == "active" and session.wait_event == "ClientRead" and not _is_copy(session.query):
         return session.state_change
     return None
+
+
+def _is_copy(query: str | None) -> bool:
+    return query is not None and query[:4].casefold() == "copy"
+
+
+def _rest_before_use(before: Session, now: Session) -> float:
+    """Return how long a session had been left unused when it was used again; 0 when it was not."""
+    rested_at = resting_since(before)
+    if rested_at is None or now.state_change is None or now.state_change <= rested_at:
+        return 0.0
+    used_at = now.state_change
+    if now.query_start is not None and now.query_start > rested_at:
+        used_at = min(used_at, now.query_start)
+    return used_at - rested_at
 
 
 class Window:
@@ -90,6 +111,8 @@ class Window:
         self.pings: deque[float] = deque(maxlen=300)
         self.snapshot: Snapshot | None = None
         """The last look that succeeded."""
+        self.began = 0.0
+        """The first look: what was opened or closed before it, nobody has seen."""
         self.t = 0.0
 
     def add(self, snapshot: Snapshot) -> None:
@@ -99,14 +122,15 @@ class Window:
         self.t = snapshot.t
         if snapshot.failure is not None:
             return
-        first_look = self.snapshot is None
+        if self.snapshot is None:
+            self.began = snapshot.t
         clients = {session.key: session for session in snapshot.sessions if session.is_client}
         for key in [key for key in self._tracks if key not in clients]:
             self._close(self._tracks.pop(key))
         for key, session in clients.items():
             track = self._tracks.get(key)
             if track is None:
-                self._open(session, seen_opening=not first_look)
+                self._open(session)
             elif track.session is not session:
                 self._change(track, session)
         self._forget_the_gone()
@@ -135,9 +159,9 @@ class Window:
     def sessions(self) -> int:
         return len(self._tracks)
 
-    def _open(self, session: Session, *, seen_opening: bool) -> None:
+    def _open(self, session: Session) -> None:
         opened_at = self.t if session.backend_start is None else session.backend_start
-        track = Track(session, self._origin(session, opened_at), opened_at, seen_opening)
+        track = Track(session, self._origin(session, opened_at), opened_at)
         self._tracks[session.key] = track
         self._join(track)
 
@@ -156,12 +180,13 @@ class Window:
             origin.empty_since = self.t
 
     def _close(self, track: Track) -> None:
-        since = resting_since(track.session)
-        idle_seconds = 0.0 if since is None else max(self.t - since, 0.0)
-        track.origin.closings.append(Closing(self.t, track.opened_at, idle_seconds))
+        if self.t - track.opened_at >= CLOSING_LIFE_SECONDS:
+            rested_at = resting_since(track.session)
+            track.origin.closings.append(Closing(self.t, track.opened_at, rested_at, track.longest_rest_seconds))
         self._leave(track)
 
     def _change(self, track: Track, session: Session) -> None:
+        track.longest_rest_seconds = max(track.longest_rest_seconds, _rest_before_use(track.session, session))
         track.session = session
         key = self._origin_key(session)
         if key != track.origin.key:

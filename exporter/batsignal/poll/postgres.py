@@ -26,7 +26,7 @@ from batsignal.snapshot import FailureReason, PollFailure, Session, Snapshot
 # What a look may take. The server ends a statement of ours a little sooner than we stop waiting for it.
 LOOK_SECONDS = 1.0
 STATEMENT_TIMEOUT_MS = 900
-LOCK_TIMEOUT_MS = 300
+LOCK_TIMEOUT_MS = 200
 CONNECT_SECONDS = 2.0
 # How long a statement in flight is waited for before its session is given up and a new one is tried.
 PATIENCE_SECONDS = 6.0
@@ -178,7 +178,7 @@ class PostgresPoller:
         self._rows.forget()
 
         def ask(query: str, wanted: Mapping[str, Any], until: float) -> list[Row]:
-            return session.query(sql(query, version), wanted, until)
+            return session.query_often(sql(query, version), wanted, until)
 
         return _Kept(
             session=session,
@@ -222,7 +222,7 @@ class PostgresPoller:
             self._finish(kept, deadline)
         kept.stuck_since = None
         asked = self._monotonic()
-        ((t,),) = kept.session.query(sql("clock", kept.server_version_num), {}, deadline)
+        ((t,),) = kept.session.query_often(sql("clock", kept.server_version_num), {}, deadline)
         ping_seconds = self._monotonic() - asked
         self._clock_offset = t - self._clock()
         privileged = kept.facts.privileged
@@ -255,7 +255,7 @@ class PostgresPoller:
 
     def _sessions(self, kept: _Kept, t: float, deadline: float) -> tuple[Session, ...]:
         text = sql("activity", kept.server_version_num)
-        rows = kept.session.query(text, {"since": self._rows.texts_since}, deadline)
+        rows = kept.session.query_often(text, {"since": self._rows.texts_since}, deadline)
         kept.facts.learn_names(rows, deadline)
         waiting = self._rows.waiting(rows)[:BLOCKERS_MAX]
         blocked_by: dict[int, tuple[int, ...]] = {}

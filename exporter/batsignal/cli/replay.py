@@ -1,0 +1,55 @@
+"""`batsignal replay`: the detectors over a recording, through the very code that runs live, as fast as it goes.
+
+Events are printed when the whole recording has been read: half a recording must not look like a whole one.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from batsignal.config import APPLICATION_PATTERN, Thresholds
+from batsignal.deploys.log import DeployLog
+from batsignal.detect.signal import Event
+from batsignal.detect.verdict import Judge
+from batsignal.detect.wording import clock_time
+from batsignal.record.incidents import Incidents
+from batsignal.record.recording import read
+from batsignal.snapshot import ApplicationPattern
+
+
+def replay(path: str, *, spelling: str) -> int:
+    """Print the events of a recording, a line each; raises RecordingError with the line's number."""
+    events = list(events_of(Path(path)))
+    for event in events:
+        print(json.dumps(event.as_json()) if spelling == "json" else _sentence(event))
+    return 0
+
+
+def events_of(path: Path) -> Iterator[Event]:
+    """Yield what the detectors say of a recording, in order of time."""
+    pattern = ApplicationPattern(re.compile(APPLICATION_PATTERN))
+    header, snapshots = read(path)
+    judge = Judge(thresholds=Thresholds(), pattern=pattern)
+    incidents = Incidents(header.server)
+    deploys = DeployLog(pattern)
+    for snapshot in snapshots:
+        verdict = judge.look(snapshot, deploys.add(snapshot))
+        yield from incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+
+
+def _sentence(event: Event) -> str:
+    return " ".join(_parts(event))
+
+
+def _parts(event: Event) -> Iterable[str]:
+    found = event.signal.finding
+    yield clock_time(event.t)
+    yield f"{event.event:<8}"
+    yield f"{found.severity:<8}"
+    yield f"{found.kind}:"
+    yield found.summary
+    if event.event == "raised" and found.action:
+        yield f"=> {found.action}"
+    if event.reason is not None:
+        yield f"({event.reason})"

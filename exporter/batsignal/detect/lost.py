@@ -1,0 +1,148 @@
+"""Which sessions look lost, and how many of them only took the place of others.
+
+A lost session was used once, soon after it was opened, and never again. Two things look like it and are not: what a
+pool opens to fill itself, and what it opens when it recycles. The first is told by the origin's beginning, the second
+by a balance: recycling opens as many as it closes. It decides nothing about leaks and has no clock.
+"""
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from batsignal.config import Thresholds
+from batsignal.detect.window import Closing, Origin, Track, resting_since
+
+# A session that came back after a rest is only lost when it rests this many times as long.
+COME_BACK_FACTOR = 2.0
+
+
+def opened_at(track: Track) -> float:
+    """Return when a track's session was opened: what trains are sorted by."""
+    return track.opened_at
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """An origin's sessions by how they were used since they were opened.
+
+    `filling` look lost and are part of the origin's first fill; what was filled and is used is in none of the three.
+    """
+
+    lost: tuple[Track, ...]
+    filling: tuple[Track, ...]
+    reused: tuple[Track, ...]
+
+
+def sort_out(origin: Origin, t: float, limits: Thresholds) -> Yield:
+    """Sort an origin's sessions, those that are old enough to tell, into lost and used again."""
+    lost: list[Track] = []
+    filling: list[Track] = []
+    reused: list[Track] = []
+    fill_until = origin.filling_since + limits.leak_fill_seconds
+    fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
+    for track in origin.tracks.values():
+        is_part = track.opened_at <= fill_until and _is_part_of_fill(track.opened_at, fill, limits)
+        if _is_lost(track, t, limits):
+            (filling if is_part else lost).append(track)
+        elif not is_part and _is_used_again(track, t, limits):
+            reused.append(track)
+    return Yield(tuple(lost), tuple(filling), tuple(reused))
+
+
+def _is_lost(track: Track, t: float, limits: Thresholds) -> bool:
+    since = resting_since(track.session)
+    if since is None or since - track.opened_at > limits.leak_first_use_seconds:
+        return False
+    return t - since >= _rest_to_tell(track.longest_rest_seconds, limits)
+
+
+def _rest_to_tell(longest_rest_seconds: float, limits: Thresholds) -> float:
+    return max(limits.leak_idle_seconds, COME_BACK_FACTOR * longest_rest_seconds)
+
+
+def telling_seconds(track: Track, limits: Thresholds) -> float:
+    """Return how long after its opening a lost session could be told from one in use, at the earliest."""
+    since = resting_since(track.session)
+    used_seconds = 0.0 if since is None else max(since - track.opened_at, 0.0)
+    return used_seconds + _rest_to_tell(track.longest_rest_seconds, limits)
+
+
+def _is_used_again(track: Track, t: float, limits: Thresholds) -> bool:
+    if t - track.opened_at < limits.leak_idle_seconds:
+        return False
+    since = resting_since(track.session)
+    return (
+        since is None
+        or since - track.opened_at > limits.leak_first_use_seconds
+        or track.longest_rest_seconds >= limits.leak_idle_seconds
+    )
+
+
+def _is_part_of_fill(opened: float, fill: Sequence[float], limits: Thresholds) -> bool:
+    """Whether a session is the first of its origin, or came in the same moment as another while it filled."""
+    index = bisect_left(fill, opened)
+    if index == 0:
+        return True
+    near = limits.leak_moment_seconds
+    return opened - fill[index - 1] <= near or any(other - opened <= near for other in fill[index + 1 : index + 2])
+
+
+def never_used_again(closing: Closing, limits: Thresholds) -> bool:
+    """Whether a session that left had looked lost."""
+    since = closing.resting_since
+    return (
+        since is not None
+        and since - closing.opened_at <= limits.leak_first_use_seconds
+        and closing.t - since >= _rest_to_tell(closing.longest_rest_seconds, limits)
+    )
+
+
+def unreplaced(lost: Sequence[Track], t: float, limits: Thresholds) -> tuple[int, int]:
+    """Return how many of the newest lost sessions took nobody's place, and where in `lost` those begin.
+
+    Sweeps from the newest back to the oldest. At each, what the same origins opened since and still hold, less what
+    they held by then and closed since, is how much they have grown: no more than that is lost. The beginning that
+    gives the most is the onset; of equal ones the latest, so that a pool that recycled before is not part of it.
+    """
+    origins = _origins(lost)
+    opened = sorted(
+        track.opened_at
+        for origin in origins
+        for track in origin.tracks.values()
+        if t - track.opened_at >= limits.leak_idle_seconds
+    )
+    closings = [closing for origin in origins for closing in origin.closings]
+    closed = sorted(closing.t for closing in closings)
+    closed_young = sorted(closing.opened_at for closing in closings)
+    best, begin = 0, len(lost)
+    for index in range(len(lost) - 1, -1, -1):
+        since = lost[index].opened_at
+        grown = _at_least(since, opened) - _at_least(since, closed) + _at_least(since, closed_young)
+        count = min(len(lost) - index, grown)
+        if count > best:
+            best, begin = count, index
+    return best, begin
+
+
+def growth_since(since: float, tracks: Iterable[Track]) -> int:
+    """Return by how much the origins of these sessions have grown since then."""
+    origins = _origins(tracks)
+    opened = sum(1 for origin in origins for track in origin.tracks.values() if track.opened_at >= since)
+    return opened - _closed_since(since, origins)
+
+
+def unreplaced_count(since: float, tracks: Sequence[Track]) -> int:
+    """Return how many of these sessions, opened since then, did not take the place of one that their origins closed."""
+    return max(len(tracks) - _closed_since(since, _origins(tracks)), 0)
+
+
+def _closed_since(since: float, origins: Iterable[Origin]) -> int:
+    return sum(1 for origin in origins for one in origin.closings if one.opened_at < since <= one.t)
+
+
+def _origins(tracks: Iterable[Track]) -> Collection[Origin]:
+    return {id(track.origin): track.origin for track in tracks}.values()
+
+
+def _at_least(since: float, instants: Sequence[float]) -> int:
+    return len(instants) - bisect_left(instants, since)
