@@ -96,7 +96,8 @@ class Exposition:
             return form.zipped if zipped and form.zipped is not None else plain
 
     def _render(self, openmetrics: bool, form: _Format, board: Board, name: str | None) -> None:
-        for gone in set(form.parts) - {None, *board.servers}:
+        seen = {name for name, server in board.servers.items() if server is not None}
+        for gone in set(form.parts) - {None, *seen}:
             del form.parts[gone]
         if None not in form.parts or name is None:
             own = [*daemon_families(board), *self._process.collect()]
