@@ -18,6 +18,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 PROBES = "probes"
 OVERDUE_INTERVALS = 3.0
+CHECK_SECONDS = 0.5
 # A tick that could not start in time is still worth running: late is better than blind.
 MISFIRE_GRACE_SECONDS = 86_400
 
@@ -88,10 +89,12 @@ class Schedule:
     def stop(self) -> None:
         """Start no more jobs; those that run are not waited for."""
         self._stopping.set()
+        if self._watchdog.is_alive():
+            self._watchdog.join(CHECK_SECONDS)
         self._scheduler.shutdown(wait=False)
 
     def _watch(self) -> None:
-        while not self._stopping.wait(0.5):
+        while not self._stopping.wait(CHECK_SECONDS):
             try:
                 self._check()
             except Exception:

@@ -36,7 +36,11 @@ NEVER_USED_AGAIN_RATIO = 0.75
 # Sessions that come in clumps with silence between them are pools that start one after the other.
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
-CLUMP_PENALTY = 3
+# A pool opens a session only while all it has are at work: many small pools that each once needed one more, and never
+# again, open none beside one that was idle. A leak does, from the second session of an origin on.
+BESIDE_IDLE_RATIO = 0.5
+# What could be pools needs this many times the sessions to be called a leak.
+POOL_PENALTY = 3
 # By so many it must have grown before our own eyes: at our own start, a pool recycled all night looks like a leak of
 # hours, for what it closed in exchange is gone.
 SEEN_GROWTH = 3
@@ -180,8 +184,8 @@ class LeakDetector:
     # -- the judgement ---------------------------------------------------------------------------------------------
 
     def _is_leak(self, train: _Train, window: Window) -> bool:
-        needed = self._limits.leak_sessions * (CLUMP_PENALTY if _is_clumped(train) else 1)
-        if train.lost < needed:
+        like_pools = _is_clumped(train) or not self._is_beside_idle(train)
+        if train.lost < self._limits.leak_sessions * (POOL_PENALTY if like_pools else 1):
             return False
         full = _is_full(window, self._limits.saturation_critical_ratio)
         span = train.newest - train.since
@@ -193,6 +197,11 @@ class LeakDetector:
             return False
         silence = window.t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
         return full or silence <= 3 * train.gap_seconds + GAP_SLACK_SECONDS
+
+    def _is_beside_idle(self, train: _Train) -> bool:
+        idle_seconds = self._limits.leak_idle_seconds
+        beside = sum(1 for track in train.tracks if track.beside_idle_seconds >= idle_seconds)
+        return beside >= BESIDE_IDLE_RATIO * len(train.tracks)
 
     def _is_over(self, lit: _Lit, train: _Train | None, window: Window) -> bool:
         """Whether the lost sessions are gone, used again, or have long stopped coming while there was room."""

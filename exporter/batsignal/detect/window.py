@@ -5,7 +5,9 @@ to open, which closed and how they had been used, when an application's first se
 clock (time is `snapshot.t`) and does no I/O. A failed look changes nothing: it is a gap, not an empty server.
 """
 
+import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from batsignal.snapshot import Application, ApplicationPattern, Session, Snapshot
@@ -56,6 +58,8 @@ class Track:
     opened_at: float
     longest_rest_seconds: float = 0.0
     """The longest it was left unused before it was used again."""
+    beside_idle_seconds: float = 0.0
+    """How long its origin's least used session had been unused when this one was opened: a pool would have taken that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,20 @@ def _rest_before_use(before: Session, now: Session) -> float:
     return used_at - rested_at
 
 
+def _note_idle_beside(joined: Iterable[Track]) -> None:
+    """Note at each session that is new to its origin how long another one there had been unused by then.
+
+    A session that has rested since before the opening, and still does, was free at the opening, whenever we look.
+    """
+    since: dict[int, float] = {}
+    for track in joined:
+        origin = track.origin
+        if id(origin) not in since:
+            rests = (resting_since(other.session) for other in origin.tracks.values())
+            since[id(origin)] = min((rest for rest in rests if rest is not None), default=math.inf)
+        track.beside_idle_seconds = max(track.opened_at - since[id(origin)], 0.0)
+
+
 class Window:
     """The state of one server's sessions through time."""
 
@@ -127,12 +145,14 @@ class Window:
         clients = {session.key: session for session in snapshot.sessions if session.is_client}
         for key in [key for key in self._tracks if key not in clients]:
             self._close(self._tracks.pop(key))
+        joined = []
         for key, session in clients.items():
             track = self._tracks.get(key)
             if track is None:
-                self._open(session)
-            elif track.session is not session:
-                self._change(track, session)
+                joined.append(self._open(session))
+            elif track.session is not session and self._change(track, session):
+                joined.append(track)
+        _note_idle_beside(joined)
         self._forget_the_gone()
         self.used.append((snapshot.t, snapshot.used))
         if snapshot.ping_seconds is not None:
@@ -159,11 +179,12 @@ class Window:
     def sessions(self) -> int:
         return len(self._tracks)
 
-    def _open(self, session: Session) -> None:
+    def _open(self, session: Session) -> Track:
         opened_at = self.t if session.backend_start is None else session.backend_start
         track = Track(session, self._origin(session, opened_at), opened_at)
         self._tracks[session.key] = track
         self._join(track)
+        return track
 
     def _join(self, track: Track) -> None:
         origin = track.origin
@@ -185,15 +206,18 @@ class Window:
             track.origin.closings.append(Closing(self.t, track.opened_at, rested_at, track.longest_rest_seconds))
         self._leave(track)
 
-    def _change(self, track: Track, session: Session) -> None:
+    def _change(self, track: Track, session: Session) -> bool:
+        """Take in what a session does now and return whether it says to come from somewhere else than before."""
         track.longest_rest_seconds = max(track.longest_rest_seconds, _rest_before_use(track.session, session))
         track.session = session
         key = self._origin_key(session)
-        if key != track.origin.key:
-            # Many drivers set their application_name only after they are in.
-            self._leave(track)
-            track.origin = self._origin(session, track.opened_at)
-            self._join(track)
+        if key == track.origin.key:
+            return False
+        # Many drivers set their application_name only after they are in.
+        self._leave(track)
+        track.origin = self._origin(session, track.opened_at)
+        self._join(track)
+        return True
 
     def _origin_key(self, session: Session) -> OriginKey:
         who = self.application(session.application_name)
