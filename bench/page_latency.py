@@ -20,8 +20,9 @@ from typing import Any
 
 import yaml
 
+from batsignal.drills.embedded import HOST
 from batsignal.errors import UnreachableError
-from stage import HOST, Line, Program, Stage, bounded, run, wait_until
+from stage import Line, Program, Stage, bounded, run, wait_until
 
 ALERTS = Path(__file__).parents[1] / "alerts"
 SHIPPED_WEBHOOK = "127.0.0.1:9095"

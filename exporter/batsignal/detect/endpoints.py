@@ -11,8 +11,10 @@ from batsignal.detect import wording
 from batsignal.detect.signal import Finding, Subject
 from batsignal.snapshot import ProbeResult
 
-# An endpoint that has not been probed for this long was taken out of the config.
-FORGOTTEN_SECONDS = 4 * 3600.0
+# An endpoint that is down and has not been probed for so many times its own interval was taken out of the config. Both
+# are counted in looks: probes are timed by another clock than the server's.
+FORGOTTEN_INTERVALS = 10
+FORGOTTEN_LOOKS = 60
 
 
 @dataclass(slots=True)
@@ -23,6 +25,12 @@ class _Endpoint:
     successes: int = 0
     failing_since: float = 0.0
     lit: bool = False
+    looks_silent: int = 0
+    looks_between: int = 0
+
+    @property
+    def is_forgotten(self) -> bool:
+        return self.lit and self.looks_silent > FORGOTTEN_INTERVALS * self.looks_between + FORGOTTEN_LOOKS
 
 
 class EndpointDetector:
@@ -34,16 +42,19 @@ class EndpointDetector:
 
     def look(self, probes: Iterable[ProbeResult]) -> Iterable[Finding]:
         """Return the endpoints that are down, after the probes that are new in this tick."""
+        for endpoint in self._endpoints.values():
+            endpoint.looks_silent += 1
         for probe in probes:
             self._count(probe)
-        newest = max((endpoint.last.at for endpoint in self._endpoints.values()), default=0.0)
-        for name in [name for name, one in self._endpoints.items() if newest - one.last.at > FORGOTTEN_SECONDS]:
+        for name in [name for name, endpoint in self._endpoints.items() if endpoint.is_forgotten]:
             del self._endpoints[name]
         return [_finding(name, endpoint) for name, endpoint in sorted(self._endpoints.items()) if endpoint.lit]
 
     def _count(self, probe: ProbeResult) -> None:
         endpoint = self._endpoints.setdefault(probe.endpoint, _Endpoint(probe.service, probe))
         endpoint.last, endpoint.service = probe, probe.service
+        endpoint.looks_between = max(endpoint.looks_between, endpoint.looks_silent)
+        endpoint.looks_silent = 0
         if probe.up:
             endpoint.failures = 0
             endpoint.successes += 1

@@ -36,11 +36,11 @@ NEVER_USED_AGAIN_RATIO = 0.75
 # Sessions that come in clumps with silence between them are pools that start one after the other.
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
+CLUMP_PENALTY = 3
 # A pool opens a session only while all it has are at work: many small pools that each once needed one more, and never
 # again, open none beside one that was idle. A leak does, from the second session of an origin on.
 BESIDE_IDLE_RATIO = 0.5
-# What could be pools needs this many times the sessions to be called a leak.
-POOL_PENALTY = 3
+ALONE_PENALTY = 2
 # By so many it must have grown before our own eyes: at our own start, a pool recycled all night looks like a leak of
 # hours, for what it closed in exchange is gone.
 SEEN_GROWTH = 3
@@ -126,6 +126,8 @@ class LeakDetector:
         """Return the leaks of this tick. A look that failed changes nothing."""
         if window.snapshot is None or window.t != window.snapshot.t:
             return self._last
+        if window.began == window.t:
+            self._lit.clear()  # the first look, or the clock stepped back: what was noted lies in the future
         groups: dict[tuple[str, ...], list[Origin]] = defaultdict(list)
         for origin in window.origins.values():
             if origin.tracks:
@@ -161,31 +163,33 @@ class LeakDetector:
         """Return the newest train of lost sessions; once it is lit, all that were lost since."""
         sorted_out = [losses.sort_out(origin, t, self._limits) for origin in origins]
         lost = sorted((track for one in sorted_out for track in one.lost), key=losses.opened_at)
-        lost = lost[_onset_index(lost) :] if lit is None else [track for track in lost if track.opened_at >= lit.since]
-        if lit is None:
+        if lit is not None:
+            lost = [track for track in lost if track.opened_at >= lit.since]
+            returned = losses.returned_since(lit.since, origins, self._limits)
+        elif len(lost) < self._limits.leak_sessions:
+            return None
+        else:
+            lost = lost[_onset_index(lost) :]
             count, begin = losses.unreplaced(lost, t, self._limits)
             lost = lost[begin:]
             returned = len(lost) - count
-        else:
-            returned = sum(
-                1
-                for origin in origins
-                for closing in origin.closings
-                if closing.opened_at < lit.since <= closing.t and losses.never_used_again(closing, self._limits)
-            )
         if not lost:
             return None
         since = lost[0].opened_at
         used = [track for one in sorted_out for track in one.reused if track.opened_at >= since]
-        reused = losses.unreplaced_count(since, used)
         filling = [track for one in sorted_out for track in one.filling if track.opened_at < since]
-        return _Train(tracks=tuple(lost), filling=tuple(filling), returned=returned, reused=reused)
+        return _Train(
+            tracks=tuple(lost),
+            filling=tuple(filling),
+            returned=returned,
+            reused=losses.unreplaced_count(since, used),
+        )
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
     def _is_leak(self, train: _Train, window: Window) -> bool:
-        like_pools = _is_clumped(train) or not self._is_beside_idle(train)
-        if train.lost < self._limits.leak_sessions * (POOL_PENALTY if like_pools else 1):
+        doubt = CLUMP_PENALTY if _is_clumped(train) else 1 if self._is_beside_idle(train) else ALONE_PENALTY
+        if train.lost < self._limits.leak_sessions * doubt:
             return False
         full = _is_full(window, self._limits.saturation_critical_ratio)
         span = train.newest - train.since
@@ -272,7 +276,7 @@ def _is_full(window: Window, ratio: float) -> bool:
     snapshot = window.snapshot
     if snapshot is None or snapshot.slots is None or not snapshot.slots.usable:
         return False
-    return snapshot.used >= ratio * snapshot.slots.usable
+    return window.used >= ratio * snapshot.slots.usable
 
 
 def _exhaustion_seconds(train: _Train, rate: float, window: Window) -> float:
@@ -282,7 +286,7 @@ def _exhaustion_seconds(train: _Train, rate: float, window: Window) -> float:
         return math.inf
     room = []
     if snapshot.slots is not None:
-        room.append(snapshot.slots.usable - snapshot.used)
+        room.append(snapshot.slots.usable - window.used)
     user = wording.common(track.session.usename for track in train.tracks)
     database = wording.common(track.session.datname for track in train.tracks)
     clients = [session for session in snapshot.sessions if session.is_client]

@@ -22,7 +22,7 @@ def opened_at(track: Track) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Yield:
+class SortedOut:
     """An origin's sessions by how they were used since they were opened.
 
     `filling` look lost and are part of the origin's first fill; what was filled and is used is in none of the three.
@@ -33,7 +33,7 @@ class Yield:
     reused: tuple[Track, ...]
 
 
-def sort_out(origin: Origin, t: float, limits: Thresholds) -> Yield:
+def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     """Sort an origin's sessions, those that are old enough to tell, into lost and used again."""
     lost: list[Track] = []
     filling: list[Track] = []
@@ -46,7 +46,7 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> Yield:
             (filling if is_part else lost).append(track)
         elif not is_part and _is_used_again(track, t, limits):
             reused.append(track)
-    return Yield(tuple(lost), tuple(filling), tuple(reused))
+    return SortedOut(tuple(lost), tuple(filling), tuple(reused))
 
 
 def _is_lost(track: Track, t: float, limits: Thresholds) -> bool:
@@ -87,8 +87,17 @@ def _is_part_of_fill(opened: float, fill: Sequence[float], limits: Thresholds) -
     return opened - fill[index - 1] <= near or any(other - opened <= near for other in fill[index + 1 : index + 2])
 
 
-def never_used_again(closing: Closing, limits: Thresholds) -> bool:
-    """Whether a session that left had looked lost."""
+def returned_since(since: float, origins: Iterable[Origin], limits: Thresholds) -> int:
+    """Return how many sessions that were there by then and had looked lost were closed since."""
+    return sum(
+        1
+        for origin in origins
+        for closing in origin.closings
+        if closing.opened_at < since <= closing.t and _looked_lost(closing, limits)
+    )
+
+
+def _looked_lost(closing: Closing, limits: Thresholds) -> bool:
     since = closing.resting_since
     return (
         since is not None

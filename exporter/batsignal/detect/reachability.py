@@ -41,11 +41,9 @@ class ReachabilityDetector:
     def look(self, snapshot: Snapshot) -> Iterable[Finding]:
         """Return one finding while there is no way in."""
         failure = snapshot.failure
-        if failure is None:
+        if failure is None or failure.reason in FULL_REASONS:
             self._failing_since, self._looks, self._lit = None, 0, False
             self._last_answer = snapshot.t
-            return ()
-        if failure.reason in FULL_REASONS:
             return ()
         self._looks += 1
         if self._failing_since is None or self._failing_since > snapshot.t:

@@ -93,7 +93,7 @@ class SaturationDetector:
         snapshot = window.snapshot
         if snapshot is None or snapshot.slots is None:
             return math.inf
-        room = snapshot.slots.usable - snapshot.used
+        room = snapshot.slots.usable - window.used
         if room <= 0:
             return 0.0
         rate = self._growth.rate()
@@ -104,8 +104,10 @@ class SaturationDetector:
         snapshot = window.snapshot
         if snapshot is None or window.t != snapshot.t:
             return self._last
-        self._growth.add(snapshot.t, snapshot.used)
-        limits = list(_limits(snapshot))
+        if window.began == window.t:
+            self._forget_times()
+        self._growth.add(snapshot.t, window.used)
+        limits = list(_limits(snapshot, window.used))
         for name in set(self._held) - {limit.name for limit in limits}:
             del self._held[name]
         findings = []
@@ -116,6 +118,11 @@ class SaturationDetector:
                 findings.append(self._finding(limit, held, held.severity, window))
         self._last = tuple(findings)
         return self._last
+
+    def _forget_times(self) -> None:
+        """Start every hold anew: the clock stepped back, and what was noted lies in the future."""
+        for held in self._held.values():
+            held.since = held.critical_since = held.below_since = None
 
     def _hold(self, held: _Held, limit: _Limit, t: float) -> None:
         numbers = self._limits
@@ -175,9 +182,9 @@ class SaturationDetector:
         )
 
 
-def _limits(snapshot: Snapshot) -> Iterable[_Limit]:
+def _limits(snapshot: Snapshot, used: int) -> Iterable[_Limit]:
     if snapshot.slots is not None and snapshot.slots.usable:
-        yield _Limit("server", snapshot.used, snapshot.slots.usable)
+        yield _Limit("server", used, snapshot.slots.usable)
     if not snapshot.role_limits and not snapshot.database_limits:
         return
     roles = Counter(session.usename for session in snapshot.sessions if session.is_client)

@@ -81,12 +81,27 @@ def _causes_first(found: list[Finding]) -> tuple[list[Finding], dict[Key, Key]]:
     superseded: dict[Key, Key] = {}
     kept = []
     for finding in found:
-        cause = next((other for other in found if finding.kind in EXPLAINS.get(other.kind, frozenset())), None)
+        cause = next((other for other in found if _explains(other, finding)), None)
         if cause is None:
             kept.append(finding)
         else:
             superseded[finding.kind, finding.key] = (cause.kind, cause.key)
     return kept, superseded
+
+
+def _explains(cause: Finding, symptom: Finding) -> bool:
+    """Whether a cause silences a symptom: it eats into that very limit, and wakes whom the symptom would have woken."""
+    if symptom.kind not in EXPLAINS.get(cause.kind, frozenset()):
+        return False
+    if symptom.severity == "critical" and cause.severity != "critical":
+        return False
+    return all(
+        ours is None or theirs is None or ours == theirs
+        for ours, theirs in (
+            (cause.subject.user, symptom.subject.user),
+            (cause.subject.database, symptom.subject.database),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

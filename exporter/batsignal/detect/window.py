@@ -18,7 +18,6 @@ ORIGIN_LIFE_SECONDS = 3600.0
 CLOSINGS_KEPT = 512
 # A session that lived shorter is none that a pool would have to replace.
 CLOSING_LIFE_SECONDS = 5.0
-USED_SAMPLES = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Track:
     longest_rest_seconds: float = 0.0
     """The longest it was left unused before it was used again."""
     beside_idle_seconds: float = 0.0
-    """How long its origin's least used session had been unused when this one was opened: a pool would have taken that."""
+    """How long another of its origin had been unused when this one was opened: a pool would have taken that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,8 @@ class Window:
         self._names: dict[str | None, Application] = {}
         self._tracks: dict[tuple[int, float | None], Track] = {}
         self.origins: dict[OriginKey, Origin] = {}
-        self.used: deque[tuple[float, int]] = deque(maxlen=USED_SAMPLES)
+        self.used = 0
+        """Slots taken at the last look that succeeded."""
         self.pings: deque[float] = deque(maxlen=300)
         self.snapshot: Snapshot | None = None
         """The last look that succeeded."""
@@ -154,7 +154,7 @@ class Window:
                 joined.append(track)
         _note_idle_beside(joined)
         self._forget_the_gone()
-        self.used.append((snapshot.t, snapshot.used))
+        self.used = snapshot.used
         if snapshot.ping_seconds is not None:
             self.pings.append(snapshot.ping_seconds)
         self.snapshot = snapshot
@@ -162,7 +162,6 @@ class Window:
     def _empty(self) -> None:
         self._tracks.clear()
         self.origins.clear()
-        self.used.clear()
         self.pings.clear()
         self.snapshot = None
 

@@ -73,6 +73,8 @@ class StickyNames:
     def __init__(self, most: int) -> None:
         self._most = most
         self._last_used: dict[str, float] = {}
+        self._free_after = float("-inf")
+        """Before this no name can have been unused for long enough."""
 
     def admit(self, name: str, t: float) -> str:
         """Return the name itself, or `other` when the places are taken.
@@ -89,9 +91,12 @@ class StickyNames:
         return OTHER
 
     def _free(self, t: float) -> bool:
+        if t <= self._free_after:
+            return False
         gone = [name for name, used in self._last_used.items() if t - used > NAME_LIFE_SECONDS]
         for name in gone:
             del self._last_used[name]
+        self._free_after = min(self._last_used.values(), default=t) + NAME_LIFE_SECONDS
         return bool(gone)
 
     def __contains__(self, name: str) -> bool:
@@ -199,8 +204,9 @@ class Tally:
         before = self._alive
         alive: dict[tuple[int, float | None], str] = {}
         for session in clients:
-            known = before.get(session.key) if before else None
-            label = known or self._applications.admit(self.application(session).service or "", t) or ""
+            label = before.get(session.key) if before else None
+            if label is None:
+                label = self._applications.admit(self.application(session).service or "", t)
             alive[session.key] = label
         if before is not None:
             opened = [label for key, label in alive.items() if key not in before]

@@ -2,79 +2,130 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batsignal.config import APPLICATION_PATTERN
-from batsignal.deploys.find import SERVICES_MOST, VERSION_GONE_SECONDS, VersionWatch
+from batsignal.deploys import find
+from batsignal.deploys.find import VersionWatch
 from batsignal.snapshot import ApplicationPattern, Deploy, PollFailure, Session, Snapshot
 
 T = 1_760_000_000.0
+PATTERN = ApplicationPattern(re.compile(APPLICATION_PATTERN))
+
+
+class Looks:
+    """Shows the watch which applications run, each as (name, opened) or a name alone."""
+
+    def __init__(self) -> None:
+        self.watch = VersionWatch(PATTERN)
+
+    def look(self, t: float, *applications: Any, server: str = "db1") -> tuple[Deploy, ...]:
+        rows = [one if isinstance(one, tuple) else (one, t) for one in applications]
+        sessions = tuple(
+            Session(pid=n, backend_start=None if opened is None else T + opened, state="idle", application_name=name)
+            for n, (name, opened) in enumerate(rows)
+        )
+        return self.watch.add(Snapshot(server=server, t=T + t, sessions=sessions))
 
 
 @pytest.fixture
-def watch() -> VersionWatch:
-    return VersionWatch(ApplicationPattern(re.compile(APPLICATION_PATTERN)))
+def looks() -> Looks:
+    return Looks()
 
 
-def look(second: float, *names: str, server: str = "db1", **facts: Any) -> Snapshot:
-    sessions = tuple(
-        Session(pid=pid, backend_start=T + second - 0.5, state="idle", application_name=name)
-        for pid, name in enumerate(names)
-    )
-    return Snapshot(server=server, t=T + second, sessions=sessions, **facts)
+def test_versions_that_run_at_the_first_look_are_no_deploys(looks: Looks) -> None:
+    assert not looks.look(0, "web@1", "web@2", "billing@7")
 
 
-def test_versions_that_run_when_the_watch_begins_are_no_deploys(watch: VersionWatch) -> None:
-    assert watch.add(look(0, "web@1", "web@2")) == ()
+def test_new_version_of_a_known_service_is_a_deploy_since_its_oldest_session(looks: Looks) -> None:
+    looks.look(0, "web@1", "web@1")
+    (deploy,) = looks.look(100, "web@1", ("web@2", 99.5), ("web@2", 99.1))
+    assert deploy == Deploy(service="web", version="2", at=T + 99.1, previous="1")
 
 
-def test_a_new_version_of_a_known_service_is_a_deploy_that_knows_the_version_before(watch: VersionWatch) -> None:
-    watch.add(look(0, "web@1", "api@1"))
-    found = watch.add(look(10, "web@1", "web@2", "api@1"))
-    assert found == (Deploy(service="web", version="2", at=T + 9.5, previous="1"),)
-    assert watch.add(look(11, "web@2", "api@1")) == (), "it is found once"
+def test_deploy_is_told_once(looks: Looks) -> None:
+    looks.look(0, "web@1")
+    assert looks.look(1, "web@1", "web@2")
+    assert not looks.look(2, "web@2")
+    assert not looks.look(3, "web@1", "web@2")
 
 
-def test_a_service_that_is_seen_for_the_first_time_is_no_deploy(watch: VersionWatch) -> None:
-    watch.add(look(0, "web@1"))
-    assert watch.add(look(10, "web@1", "batch@7")) == ()
+def test_first_version_of_a_service_is_no_deploy(looks: Looks) -> None:
+    looks.look(0, "web@1")
+    assert not looks.look(1, "web@1", "billing@7")
 
 
-def test_a_rollback_to_a_version_long_gone_is_a_deploy(watch: VersionWatch) -> None:
-    watch.add(look(0, "web@1"))
-    watch.add(look(1, "web@2"))
-    back = 2 + VERSION_GONE_SECONDS
-    (found,) = watch.add(look(back, "web@1"))
-    assert (found.version, found.previous) == ("1", "2")
+@pytest.mark.parametrize("name", ["web", "psql", "", None])
+def test_sessions_without_a_version_are_passed_over(looks: Looks, name: str | None) -> None:
+    looks.look(0, "web@1")
+    assert not looks.look(1, "web@1", name)
 
 
-def test_a_version_without_a_session_for_some_minutes_was_not_deployed_again(watch: VersionWatch) -> None:
-    watch.add(look(0, "web@1"))
-    watch.add(look(1, "web@2"))
-    assert watch.add(look(VERSION_GONE_SECONDS - 1, "web@2", "web@1")) == ()
+def test_rollback_to_a_version_that_was_gone_is_a_deploy_again(looks: Looks) -> None:
+    looks.look(0, "web@1")
+    looks.look(1, "web@2")
+    (deploy,) = looks.look(602, ("web@1", 601.5))
+    assert (deploy.version, deploy.previous, deploy.at) == ("1", "2", T + 601.5)
 
 
-def test_a_failed_look_finds_and_forgets_nothing(watch: VersionWatch) -> None:
-    watch.add(look(0, "web@1"))
-    failure = PollFailure(reason="timeout", text="")
-    assert watch.add(Snapshot(server="db1", t=T + 1, failure=failure, view="none")) == ()
-    assert len(watch.add(look(2, "web@2"))) == 1
+@pytest.mark.parametrize(("away", "is_deploy"), [(599, False), (600, False), (601, True)])
+def test_version_is_gone_after_ten_minutes_without_a_session(looks: Looks, away: float, is_deploy: bool) -> None:
+    looks.look(0, "web@1", "web@2")
+    assert bool(looks.look(away, "web@1")) == is_deploy
 
 
-def test_each_server_has_a_beginning_of_its_own(watch: VersionWatch) -> None:
-    watch.add(look(0, "web@1", server="db1"))
-    assert watch.add(look(1, "web@2", server="db2")) == ()
+def test_previous_version_is_the_one_seen_last(looks: Looks) -> None:
+    looks.look(0, "web@1")
+    looks.look(10, "web@2")
+    (deploy,) = looks.look(20, "web@3")
+    assert deploy.previous == "2"
 
 
-def test_unnamed_and_unversioned_sessions_are_no_deploys(watch: VersionWatch) -> None:
-    watch.add(look(0, "web@1"))
-    assert watch.add(look(1, "web@1", "web", "psql", "")) == ()
+def test_of_two_versions_that_run_the_one_with_more_sessions_is_the_previous(looks: Looks) -> None:
+    looks.look(0, "web@canary", "web@1", "web@1")
+    (deploy,) = looks.look(10, "web@canary", "web@1", "web@1", "web@2")
+    assert deploy.previous == "1"
 
 
-def test_memory_is_bounded_however_many_names_come(watch: VersionWatch) -> None:
-    watch.add(look(0))
-    watch.add(look(1, *(f"service{n}@1" for n in range(SERVICES_MOST + 500))))
-    for version in range(200):
-        watch.add(look(2 + version, f"service0@{version}"))
-    services = watch._services["db1"]
-    assert len(services) == SERVICES_MOST
-    assert len(services["service0"].last_seen) <= 50
+def test_each_server_begins_with_its_own_first_look(looks: Looks) -> None:
+    looks.look(0, "web@1")
+    assert not looks.look(5, "web@1", "web@2", server="db2")
+
+
+def test_failed_look_is_no_first_look(looks: Looks) -> None:
+    failed = Snapshot(server="db1", t=T, failure=PollFailure(reason="timeout", text="no answer"))
+    assert not looks.watch.add(failed)
+    assert not looks.look(1, "web@1", "web@2")
+
+
+def test_session_without_a_start_is_dated_by_the_look(looks: Looks) -> None:
+    looks.look(0, "web@1")
+    (deploy,) = looks.look(7, ("web@2", None))
+    assert deploy.at == T + 7
+
+
+def test_memory_of_versions_stays_bounded(looks: Looks) -> None:
+    for n in range(3 * find.VERSIONS_MOST):
+        looks.look(n, f"web@{n}")
+    assert len(looks.watch._services["db1"]["web"].last_seen) <= find.VERSIONS_MOST
+
+
+def test_memory_of_services_stays_bounded(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "SERVICES_MOST", 5)
+    looks.look(0, *(f"service-{n}@1" for n in range(50)))
+    assert len(looks.watch._services["db1"]) == 5
+
+
+NAMES = st.none() | st.text(max_size=63) | st.sampled_from(["web@1", "web@2", "@", "web@", "@1", "a@b@c"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    looks_shown=st.lists(st.tuples(st.floats(-5000, 5000), st.lists(st.tuples(NAMES, st.floats(0, 1e6)))), max_size=5)
+)
+def test_no_look_whatever_it_shows_raises(looks_shown: list[Any]) -> None:
+    looks = Looks()
+    for t, applications in looks_shown:
+        for deploy in looks.look(t, *applications):
+            assert deploy.version

@@ -1,4 +1,8 @@
 import re
+import threading
+from typing import Any
+
+import pytest
 
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.deploys.find import DEPLOYS_KEPT
@@ -8,33 +12,60 @@ from batsignal.snapshot import ApplicationPattern, Deploy, Session, Snapshot
 T = 1_760_000_000.0
 
 
+@pytest.fixture
 def log() -> DeployLog:
     return DeployLog(ApplicationPattern(re.compile(APPLICATION_PATTERN)))
 
 
-def look(second: float, name: str, server: str = "db1", *deploys: Deploy) -> Snapshot:
-    session = Session(pid=1, backend_start=T + second, state="idle", application_name=name)
-    return Snapshot(server=server, t=T + second, sessions=(session,), deploys=deploys)
+def look(server: str, t: float, *applications: str, **facts: Any) -> Snapshot:
+    sessions = tuple(
+        Session(pid=n, backend_start=T + t, state="idle", application_name=name) for n, name in enumerate(applications)
+    )
+    return Snapshot(server=server, t=T + t, sessions=sessions, **facts)
 
 
-def test_one_deploy_seen_on_two_servers_is_one_deploy() -> None:
-    deploys = log()
+def test_deploy_is_known_from_the_look_that_shows_it_on(log: DeployLog) -> None:
+    assert log.add(look("db1", 0, "web@1")) == ()
+    (deploy,) = log.add(look("db1", 10, "web@1", "web@2"))
+    assert deploy.version == "2"
+    assert log.add(look("db1", 11, "web@2")) == log.known == (deploy,)
+
+
+def test_deploy_that_two_servers_show_is_one(log: DeployLog) -> None:
     for server in ("db1", "db2"):
-        deploys.add(look(0, "web@1", server))
-    deploys.add(look(10, "web@2", "db1"))
-    assert len(deploys.add(look(12, "web@2", "db2"))) == 1
+        log.add(look(server, 0, "web@1"))
+    log.add(look("db1", 10, "web@2"))
+    log.add(look("db2", 40, "web@2"))
+    assert [(deploy.version, deploy.at) for deploy in log.known] == [("2", T + 10)]
 
 
-def test_a_deploy_that_a_recording_tells_of_is_known() -> None:
-    marked = Deploy(service="web", version="2", at=T + 1)
-    assert log().add(look(5, "web@2", "db1", marked)) == (marked,)
+def test_deploys_stand_in_order_of_time(log: DeployLog) -> None:
+    log.add(look("db1", 0, "web@1", "api@1"))
+    log.add(look("db1", 50, "web@2", "api@1"))
+    marked = Deploy(service="billing", version="7", at=T + 20)
+    log.add(look("db1", 60, "web@2", "api@2", deploys=(marked,)))
+    assert [deploy.service for deploy in log.known] == ["billing", "web", "api"]
 
 
-def test_deploys_are_kept_in_order_and_bounded() -> None:
-    deploys = log()
-    deploys.add(look(0, "web@0"))
-    for version in range(1, DEPLOYS_KEPT + 20):
-        deploys.add(look(version * 1000.0, f"web@{version}"))
-    assert len(deploys.known) == DEPLOYS_KEPT
-    assert [deploy.at for deploy in deploys.known] == sorted(deploy.at for deploy in deploys.known)
-    assert deploys.known[-1].version == str(DEPLOYS_KEPT + 19)
+def test_only_the_newest_are_kept(log: DeployLog) -> None:
+    for n in range(DEPLOYS_KEPT + 30):
+        log.add(look("db1", n, f"web@{n}"))
+    assert len(log.known) == DEPLOYS_KEPT
+    assert log.known[-1].version == str(DEPLOYS_KEPT + 29)
+
+
+def test_servers_that_tick_at_once_lose_no_deploy(log: DeployLog) -> None:
+    servers = [f"s{n}" for n in range(8)]
+    begin = threading.Barrier(len(servers))
+
+    def tick(server: str) -> None:
+        begin.wait()
+        for n in range(11):
+            log.add(look(server, n, f"{server}@{n}"))
+
+    threads = [threading.Thread(target=tick, args=(server,)) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(log.known) == 80

@@ -23,6 +23,7 @@ from batsignal.snapshot import ApplicationPattern, PollFailure, Session, Slots, 
 START = 1_760_000_000.0
 # Looks fall between the round instants at which behaviours begin.
 PHASE_SECONDS = 0.37
+SLOTS = Slots(max=100, superuser_reserved=3)
 # From the fork of a backend to its first `idle`.
 LOGIN_SECONDS = 0.004
 
@@ -41,6 +42,7 @@ class Seat:
     database: str
     client: str | None
     rest: str
+    query: str
     busy_from: float = 0.0
     busy_until: float = 0.0
     rested_at: float = 0.0
@@ -79,7 +81,7 @@ class Seat:
             state_change=self.busy_from if state == "active" else self.rested_at,
             wait_event_type="Client" if resting else None,
             wait_event="ClientRead" if resting else None,
-            query="SELECT * FROM orders WHERE id = ?" if self.uses else None,
+            query=self.query if self.uses else None,
         )
 
 
@@ -169,7 +171,7 @@ class Pool:
 class World:
     """One server and everybody on it."""
 
-    def __init__(self, *, seed: int = 1, slots: Slots | None = Slots(max=100, superuser_reserved=3)) -> None:
+    def __init__(self, *, seed: int = 1, slots: Slots | None = SLOTS) -> None:
         self.chance = random.Random(seed)  # noqa: S311 - chance that can be repeated
         self.now = START
         self.slots = slots
@@ -199,7 +201,7 @@ class World:
 
         self.run(once(), at)
 
-    def open(  # noqa: PLR0913 - a session has that many names
+    def open(
         self,
         application: str | None,
         *,
@@ -207,9 +209,10 @@ class World:
         database: str = "shop",
         client: str | None = "10.0.0.4",
         rest: str = "idle",
+        query: str = "SELECT * FROM orders WHERE id = ?",
     ) -> Seat:
         self.next_pid += 1
-        seat = Seat(self.next_pid, self.now, application, user, database, client, rest)
+        seat = Seat(self.next_pid, self.now, application, user, database, client, rest, query)
         seat.rested_at = self.now + LOGIN_SECONDS
         self.seats[seat.pid] = seat
         return seat
@@ -234,7 +237,7 @@ class World:
             self.run(pool.work(work, seconds), at + 1.0)
         return pool
 
-    def leak(  # noqa: PLR0913 - what a leak can be told by
+    def leak(
         self,
         application: str | None,
         *,
@@ -365,6 +368,14 @@ class Watcher:
         """What was said of that kind at the last look up to that many seconds after the start."""
         return [finding for t, finding in self.said if t <= seconds and finding.kind == kind][-1]
 
+    def sentences(self) -> list[str]:
+        """Every raise and clear in words, for a test that fails."""
+        return [
+            f"{one.t - START:.0f}s {one.event} {one.signal.finding.severity}: {one.signal.finding.summary}"
+            for one in self.events
+            if one.event != "updated"
+        ]
+
 
 def watch(world: World, seconds: float, *, starts: Iterable[float] = (0.0,), interval: float = 1.0) -> list[Watcher]:
     """Look on for so long; each watcher starts at its own time, as a daemon that is restarted in the middle does."""
@@ -379,6 +390,27 @@ def watch(world: World, seconds: float, *, starts: Iterable[float] = (0.0,), int
 @pytest.fixture
 def make_world() -> type[World]:
     return World
+
+
+@pytest.fixture
+def make_watcher() -> type[Watcher]:
+    return Watcher
+
+
+@pytest.fixture
+def look_on() -> Callable[..., list[Watcher]]:
+    return watch
+
+
+@pytest.fixture
+def start() -> float:
+    """The world's first instant, in Unix seconds."""
+    return START
+
+
+@pytest.fixture
+def pattern() -> ApplicationPattern:
+    return ApplicationPattern(re.compile(APPLICATION_PATTERN))
 
 
 @pytest.fixture

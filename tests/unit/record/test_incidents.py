@@ -1,102 +1,167 @@
+import math
 from dataclasses import replace
 from typing import Any
 
-from batsignal.detect.signal import Event, Finding, Subject
+import pytest
+
+from batsignal.detect.signal import DeployRef, Event, Finding, Subject
 from batsignal.record.incidents import Incidents
 
 T = 1_760_000_000.0
 
+LEAK = Finding(
+    kind="leak",
+    key=("service", "web"),
+    severity="warning",
+    subject=Subject(application="web"),
+    since=T - 30,
+    sessions=8,
+    exhaustion_seconds=4000.0,
+)
+SATURATION = Finding(
+    kind="saturation", key=("server",), severity="critical", subject=Subject(limit="server"), since=T, sessions=90
+)
+LEAK_KEY = (LEAK.kind, LEAK.key)
+SATURATION_KEY = (SATURATION.kind, SATURATION.key)
 
-def finding(**facts: Any) -> Finding:
-    given: dict[str, Any] = {
-        "kind": "leak",
-        "key": ("service", "web"),
-        "severity": "warning",
-        "subject": Subject(application="web", user="web"),
-        "since": T - 30,
-        "sessions": 8,
-    }
-    return Finding(**(given | facts))
+
+class Ticks:
+    """Folds one tick's findings after the other, a second apart."""
+
+    def __init__(self) -> None:
+        self.incidents = Incidents("db1")
+        self.t = T
+
+    def tick(self, *findings: Finding, superseded: Any = None) -> list[Event]:
+        self.t += 1.0
+        return list(self.incidents.fold(self.t, findings, superseded or {}))
 
 
-def names(events: tuple[Event, ...]) -> list[tuple[str, str]]:
-    return [(event.event, event.signal.finding.kind) for event in events]
+@pytest.fixture
+def ticks() -> Ticks:
+    return Ticks()
 
 
-def test_a_finding_is_raised_once_and_keeps_its_identity() -> None:
-    incidents = Incidents("db1")
-    (raised,) = incidents.fold(T, [finding()], {})
-    assert (raised.event, raised.signal.detected, raised.signal.server) == ("raised", T, "db1")
-    assert incidents.fold(T + 1, [finding()], {}) == ()
-    (updated,) = incidents.fold(T + 2, [finding(severity="critical")], {})
+def test_new_finding_is_raised_and_lit(ticks: Ticks) -> None:
+    (event,) = ticks.tick(LEAK)
+    assert (event.t, event.event, event.reason, event.by) == (T + 1, "raised", None, None)
+    assert event.signal.detected == T + 1
+    assert event.signal.finding == LEAK
+    assert ticks.incidents.signals == (event.signal,)
+
+
+def test_same_finding_says_nothing_more(ticks: Ticks) -> None:
+    ticks.tick(LEAK)
+    assert not ticks.tick(LEAK)
+    assert not ticks.tick(replace(LEAK, exhaustion_seconds=3999.0, summary="in other words"))
+
+
+def test_lit_signal_shows_the_newest_facts_although_they_are_no_news(ticks: Ticks) -> None:
+    ticks.tick(LEAK)
+    ticks.tick(replace(LEAK, sessions=9))
+    (signal,) = ticks.incidents.signals
+    assert signal.finding.sessions == 9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"severity": "critical"},
+        {"subject": Subject(application="web", version="2.4.0")},
+        {"deploy": DeployRef(service="web", version="2.4.0", at=T)},
+        {"since": T - 31},
+        {"database_healthy": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_changed_fact_is_an_update_of_the_same_signal(ticks: Ticks, change: dict[str, Any]) -> None:
+    (raised,) = ticks.tick(LEAK)
+    (updated,) = ticks.tick(replace(LEAK, **change))
     assert updated.event == "updated"
-    assert (updated.signal.id, updated.signal.detected) == (raised.signal.id, T)
+    assert (updated.signal.id, updated.signal.detected) == (raised.signal.id, raised.signal.detected)
+    assert updated.signal.raised_as == Subject(application="web")
 
 
-def test_a_count_is_news_only_when_it_moved_by_more_than_a_quarter_since_it_was_told() -> None:
-    incidents = Incidents("db1")
-    incidents.fold(T, [finding(sessions=8)], {})
-    assert incidents.fold(T + 1, [finding(sessions=10)], {}) == ()
-    assert names(incidents.fold(T + 2, [finding(sessions=11)], {})) == [("updated", "leak")]
-    assert incidents.fold(T + 3, [finding(sessions=13)], {}) == ()
+@pytest.mark.parametrize(("sessions", "is_news"), [(9, False), (10, False), (11, True), (6, False), (5, True)])
+def test_count_that_moved_by_more_than_a_quarter_is_an_update(ticks: Ticks, sessions: int, is_news: bool) -> None:
+    ticks.tick(LEAK)
+    assert bool(ticks.tick(replace(LEAK, sessions=sessions))) == is_news
 
 
-def test_what_is_shown_follows_every_tick_though_no_event_says_so() -> None:
-    incidents = Incidents("db1")
-    incidents.fold(T, [finding(sessions=8)], {})
-    incidents.fold(T + 1, [finding(sessions=9, summary="nine held")], {})
-    (signal,) = incidents.signals
-    assert signal.finding.summary == "nine held"
+def test_count_is_compared_with_what_was_told_last(ticks: Ticks) -> None:
+    ticks.tick(LEAK)
+    assert not ticks.tick(replace(LEAK, sessions=10))
+    assert ticks.tick(replace(LEAK, sessions=11))
+    assert not ticks.tick(replace(LEAK, sessions=13))
 
 
-def test_what_an_alert_is_made_of_stays_as_it_was_at_the_raise() -> None:
-    incidents = Incidents("db1")
-    incidents.fold(T, [finding(subject=Subject(user="web"))], {})
-    incidents.fold(T + 1, [finding(subject=Subject(application="web", user="web"))], {})
-    (signal,) = incidents.signals
-    assert signal.raised_as == Subject(user="web")
-    assert signal.as_json()["subject"]["application"] == "web"
+def test_finding_that_is_gone_is_cleared_as_ended(ticks: Ticks) -> None:
+    (raised,) = ticks.tick(LEAK)
+    (cleared,) = ticks.tick()
+    assert (cleared.event, cleared.reason, cleared.by) == ("cleared", "ended", None)
+    assert cleared.signal == raised.signal
+    assert ticks.incidents.signals == ()
 
 
-def test_a_finding_that_is_gone_is_cleared_as_ended() -> None:
-    incidents = Incidents("db1")
-    (raised,) = incidents.fold(T, [finding()], {})
-    (cleared,) = incidents.fold(T + 1, [], {})
-    assert (cleared.event, cleared.reason, cleared.by, cleared.signal.id) == (
-        "cleared",
-        "ended",
-        None,
-        raised.signal.id,
+def test_symptom_is_superseded_by_the_cause_that_is_lit(ticks: Ticks) -> None:
+    ticks.tick(SATURATION)
+    raised, cleared = ticks.tick(LEAK, superseded={SATURATION_KEY: LEAK_KEY})
+    assert (raised.event, raised.signal.finding.kind) == ("raised", "leak")
+    assert (cleared.event, cleared.reason, cleared.by) == ("cleared", "superseded", raised.signal.id)
+    assert not ticks.tick(LEAK, superseded={SATURATION_KEY: LEAK_KEY})
+
+
+def test_symptom_that_never_lit_is_not_mentioned(ticks: Ticks) -> None:
+    (event,) = ticks.tick(LEAK, superseded={SATURATION_KEY: LEAK_KEY})
+    assert event.signal.finding.kind == "leak"
+
+
+def test_same_thing_found_again_later_is_another_signal(ticks: Ticks) -> None:
+    (first,) = ticks.tick(LEAK)
+    ticks.tick()
+    (second,) = ticks.tick(LEAK)
+    assert first.signal.id != second.signal.id
+
+
+def test_ids_are_the_same_in_a_replay_and_differ_between_servers_and_things() -> None:
+    def raised(server: str, finding: Finding) -> str:
+        return Incidents(server).fold(T, [finding], {})[0].signal.id
+
+    assert raised("db1", LEAK) == raised("db1", replace(LEAK, sessions=99))
+    assert len({raised("db1", LEAK), raised("db2", LEAK), raised("db1", replace(LEAK, key=("service", "api")))}) == 3
+
+
+def test_oldest_signal_comes_first(ticks: Ticks) -> None:
+    ticks.tick(SATURATION)
+    ticks.tick(LEAK, SATURATION)
+    assert [signal.finding.kind for signal in ticks.incidents.signals] == ["saturation", "leak"]
+
+
+def test_cleared_event_reads_as_the_contract_has_it(ticks: Ticks) -> None:
+    ticks.tick(SATURATION)
+    raised, cleared = ticks.tick(LEAK, superseded={SATURATION_KEY: LEAK_KEY})
+    line = cleared.as_json()
+    assert list(line)[:4] == ["t", "event", "reason", "by"]
+    assert (line["event"], line["reason"], line["by"]) == ("cleared", "superseded", raised.signal.id)
+    assert "reason" not in raised.as_json()
+
+
+def test_signal_reads_as_the_contract_has_it(ticks: Ticks) -> None:
+    found = replace(
+        LEAK,
+        exhaustion_seconds=math.inf,
+        deploy=DeployRef(service="web", version="2.4.0", at=T - 60, previous="2.3.9"),
+        evidence=("one", "two"),
     )
-    assert incidents.signals == ()
-
-
-def test_a_finding_that_a_cause_explains_is_cleared_as_superseded_by_it() -> None:
-    incidents = Incidents("db1")
-    symptom = finding(kind="saturation", key=("server",))
-    incidents.fold(T, [symptom], {})
-    events = incidents.fold(T + 1, [finding()], {("saturation", ("server",)): ("leak", ("service", "web"))})
-    assert names(events) == [("raised", "leak"), ("cleared", "saturation")]
-    assert (events[1].reason, events[1].by) == ("superseded", events[0].signal.id)
-
-
-def test_a_finding_that_comes_back_is_a_new_signal() -> None:
-    incidents = Incidents("db1")
-    (first,) = incidents.fold(T, [finding()], {})
-    incidents.fold(T + 1, [], {})
-    (second,) = incidents.fold(T + 2, [finding()], {})
-    assert second.signal.id != first.signal.id
-
-
-def test_two_culprits_are_two_signals() -> None:
-    incidents = Incidents("db1")
-    other = replace(finding(), key=("service", "api"), subject=Subject(application="api"))
-    incidents.fold(T, [finding(), other], {})
-    assert len({signal.id for signal in incidents.signals}) == 2
-
-
-def test_the_same_history_gives_the_same_ids() -> None:
-    assert Incidents("db1").fold(T, [finding()], {}) == Incidents("db1").fold(T, [finding()], {})
-    (here,) = Incidents("db1").fold(T, [finding()], {})
-    (there,) = Incidents("db2").fold(T, [finding()], {})
-    assert here.signal.id != there.signal.id
+    (event,) = ticks.tick(found)
+    told = event.signal.as_json()
+    assert set(told) == {
+        *("id", "kind", "severity", "server", "subject", "since", "detected", "sessions", "exhaustion_seconds"),
+        *("deploy", "database_healthy", "evidence", "summary", "action"),
+    }
+    assert told["exhaustion_seconds"] is None
+    assert told["deploy"] == {"service": "web", "version": "2.4.0", "at": T - 60}
+    assert told["evidence"] == ["one", "two"]
+    assert set(told["subject"]) == {
+        *("application", "version", "user", "database", "client", "query_id", "endpoint", "pool", "limit", "blocker"),
+    }

@@ -1,0 +1,410 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from batsignal.snapshot import PollFailure, Slots
+
+PODS = [f"10.0.1.{n}" for n in range(20)]
+ONSET = 60.0
+
+
+def small(usable: int) -> Slots:
+    return Slots(max=usable + 3, superuser_reserved=3)
+
+
+def first(watcher: Any, start: float, kind: str = "leak") -> tuple[float, Any]:
+    """When a kind was first called, in seconds after the start, and what was said."""
+    raised = watcher.raised(kind)
+    assert raised, watcher.sentences()
+    return raised[0].t - start, raised[0].signal.finding
+
+
+def follow_until_full(world: Any, watcher: Any, most: float) -> float:
+    """Look on until no slot is left and return when that was, in seconds after the start."""
+    for snapshot in world.looks(most):
+        watcher.look(snapshot)
+        if world.is_full:
+            return float(world.elapsed)
+    raise AssertionError("the slots did not run out")
+
+
+# -- what must be called -----------------------------------------------------------------------------------------------
+
+
+def test_fast_leak_of_a_new_version_is_called_in_time_with_service_version_and_deploy(
+    world: Any, watcher: Any, start: float
+) -> None:
+    world.pool("web@2.3.9", work=10, least=8)
+    world.leak("web@2.4.0", every=2.0, at=ONSET)
+    full = follow_until_full(world, watcher, 300)
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.subject.application == "web"
+    assert found.subject.version == "2.4.0"
+    assert (found.subject.user, found.subject.database, found.subject.client) == ("app", "shop", "10.0.0.4")
+    assert found.severity == "critical"
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    assert (found.deploy.service, found.deploy.version, found.deploy.previous) == ("web", "2.4.0", "2.3.9")
+    assert found.deploy.at - start == pytest.approx(ONSET, abs=3)
+    assert found.database_healthy is True
+    half_way = (ONSET + full) / 2
+    said = watcher.at(half_way).exhaustion_seconds
+    assert (full - half_way) / 1.5 <= said <= (full - half_way) * 1.5
+
+
+def test_the_texts_say_who_how_many_and_what_to_undo(world: Any, watcher: Any) -> None:
+    world.pool("web@2.3.9", work=10, least=8)
+    world.leak("web@2.4.0", every=2.0, at=ONSET, jitter=0)
+    watcher.follow(world.looks(110))
+    found = watcher.at(110)
+    assert found.summary.startswith(f"web@2.4.0 leaks connections: {found.sessions} held, +0.5/s; slots run out in ")
+    assert found.action == "Roll back web to 2.3.9. Do not restart the database: it is healthy."
+    told = " | ".join(found.evidence)
+    assert f"{found.sessions} sessions opened since 08:54:20 UTC, each used once and never again" in told
+    assert "last statement of each: SELECT * FROM orders WHERE id = ?" in told
+    assert "web@2.4.0 was deployed" in told
+    assert "ping 0.4 ms, no lock waits" in told
+
+
+@pytest.mark.parametrize(("every", "usable"), [(45.0, 60), (240.0, 32)], ids=["1/45s", "1/240s"])
+def test_slow_leak_is_called_after_ten_sessions_at_most(
+    make_world: Any, watcher: Any, start: float, every: float, usable: int
+) -> None:
+    world = make_world(slots=small(usable))
+    world.pool("web@2.4.0", work=10, least=8)
+    world.leak("web@2.4.0", every=every, at=ONSET)
+    full = follow_until_full(world, watcher, 3 * 3600)
+    called, found = first(watcher, start)
+    assert called - ONSET <= 10 * every + 15
+    assert (found.subject.application, found.subject.version) == ("web", "2.4.0")
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    half_way = (ONSET + full) / 2
+    said = watcher.at(half_way).exhaustion_seconds
+    assert (full - half_way) / 1.5 <= said <= (full - half_way) * 1.5
+
+
+def test_crawling_leak_goes_on_being_called_for_hours(world: Any, look_on: Callable[..., Any]) -> None:
+    world.pool("web@2.4.0", work=5, least=8)
+    world.leak("web@2.4.0", every=240, at=ONSET, jitter=0.9)
+    (watcher,) = look_on(world, 5 * 3600, interval=5.0)
+    assert len(watcher.raised("leak")) == 1, watcher.sentences()
+    assert not watcher.cleared("leak")
+    assert watcher.now[0].sessions >= 60
+
+
+def test_leak_without_an_application_name_is_told_by_user_and_client(world: Any, watcher: Any, start: float) -> None:
+    world.leak("psql", every=2.0, at=ONSET, user="batch", clients=["10.0.0.77"])
+    watcher.follow(world.looks(110))
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.subject.application is None
+    assert (found.subject.user, found.subject.client) == ("batch", "10.0.0.77")
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    assert found.summary.startswith("user batch from 10.0.0.77 leaks connections")
+    assert found.action.startswith("Find the application of user batch from 10.0.0.77 and restart it")
+
+
+@pytest.mark.parametrize("order", ["lifo", "fifo"])
+def test_leak_spread_over_known_pods_is_one_signal_of_the_service(
+    world: Any, watcher: Any, start: float, order: str
+) -> None:
+    for pod in PODS:
+        world.pool("web@2.4.0", work=2, least=2, order=order, place={"client": pod})
+    world.leak("web@2.4.0", every=2.0, at=ONSET, clients=PODS)
+    watcher.follow(world.looks(120))
+    assert len(watcher.raised("leak")) == 1
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.subject.application == "web"
+    assert found.subject.client is None
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+
+
+@pytest.mark.parametrize("rest", ["idle in transaction", "ClientRead"])
+def test_leak_that_leaves_its_sessions_in_transaction_or_stuck_is_called(
+    world: Any, watcher: Any, start: float, rest: str
+) -> None:
+    world.pool("web@2.4.0", work=10, least=8)
+    world.leak("web@2.4.0", every=2.0, at=ONSET, rest=rest)
+    watcher.follow(world.looks(110))
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.subject.application == "web"
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    assert any("idle in transaction" in line or "active" in line for line in found.evidence)
+
+
+def test_leak_that_goes_up_and_down_with_its_traffic_is_called_once(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(497))
+    wave = [lambda t: 0.25 + 0.2 * math.sin(t / 60)]
+    world.pool("web@2.4.0", work=lambda t: 40 * wave[0](t), least=8)
+    world.leak("web@2.4.0", every=lambda t: 1 / wave[0](t), at=ONSET)
+    watcher.follow(world.looks(1200))
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    assert len(watcher.raised("leak")) == 1
+    assert not watcher.cleared("leak"), watcher.sentences()
+
+
+def test_leak_that_almost_stops_at_night_stays_one_incident(
+    make_world: Any, look_on: Callable[..., Any], start: float
+) -> None:
+    world = make_world(slots=small(497))
+    world.pool("web@2.4.0", work=10, least=8)
+    world.leak("web@2.4.0", every=lambda t: 20 if t < 1800 or t > 6600 else 200, at=ONSET)
+    (watcher,) = look_on(world, 9000, interval=2.0)
+    assert first(watcher, start)[0] - ONSET <= 10 * 20 * 1.2 + 15
+    assert len(watcher.raised("leak")) == 1, watcher.sentences()
+    assert not watcher.cleared("leak"), watcher.sentences()
+    assert watcher.now[0].sessions >= 200
+
+
+def test_leak_that_fills_the_slots_in_twenty_seconds_is_still_called(world: Any, watcher: Any, start: float) -> None:
+    world.pool("web@2.4.0", work=10, least=8)
+    world.leak("web@2.4.0", every=0.2, at=ONSET)
+    watcher.follow(world.looks(200))
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.subject.application == "web"
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    assert watcher.at(199).exhaustion_seconds == 0.0
+    assert "no slot is left" in watcher.at(199).summary
+    assert not watcher.cleared("leak")
+
+
+def test_one_session_lost_in_ten_opened_is_called(world: Any, watcher: Any, start: float) -> None:
+    world.leak("web@2.4.0", every=0.2, at=ONSET, one_in=10)
+    watcher.follow(world.looks(120))
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    # The first nine of ten are given back: the first one lost is the tenth.
+    assert found.since - start == pytest.approx(ONSET + 2, abs=3)
+
+
+@pytest.mark.parametrize("order", ["lifo", "fifo"])
+def test_leak_beside_a_pool_that_recycles_its_sessions_is_called_and_not_cleared(
+    make_world: Any, look_on: Callable[..., Any], start: float, order: str
+) -> None:
+    world = make_world(slots=small(150))
+    world.pool("web@2.4.0", work=3, least=20, most=20, order=order, lifetime_seconds=600)
+    world.leak("web@2.4.0", every=45, at=ONSET)
+    (watcher,) = look_on(world, 3600)
+    called, found = first(watcher, start)
+    assert called - ONSET <= 10 * 45 + 15
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    assert len(watcher.raised("leak")) == 1
+    assert not watcher.cleared("leak"), watcher.sentences()
+    assert watcher.now[0].sessions == pytest.approx(3540 / 45, abs=8)
+
+
+def test_leak_is_called_while_a_rolling_deploy_fills_new_pools(world: Any, watcher: Any, start: float) -> None:
+    for n in range(8):
+        old = world.pool("web@1", work=2, least=5, place={"client": f"10.0.0.{n}"})
+        world.pool("web@2", work=2, least=5, at=300 + 10 * n, place={"client": f"10.0.1.{n}"})
+        world.leak("web@2", every=16, at=301 + 10 * n, clients=[f"10.0.1.{n}"])
+        world.call(330 + 10 * n, old.close)
+    watcher.follow(world.looks(400))
+    called, found = first(watcher, start)
+    assert called - 301 <= 60  # ten sessions are lost by then
+    assert (found.subject.application, found.subject.version) == ("web", "2")
+    assert (found.deploy.version, found.deploy.previous) == ("2", "1")
+
+
+def test_old_pods_that_leave_do_not_hide_the_leak_of_the_new_ones(world: Any, watcher: Any, start: float) -> None:
+    for n in range(4):
+        old = world.pool("web", work=5, least=10, place={"client": f"10.0.0.{n}"})
+        world.pool("web", work=5, least=4, at=300, place={"client": f"10.0.1.{n}"})
+        world.call(320, old.close)
+    world.leak("web", every=2, at=305, clients=[f"10.0.1.{n}" for n in range(4)])
+    watcher.follow(world.looks(360))
+    assert first(watcher, start)[0] - 305 <= 45
+
+
+def test_leak_beside_visits_that_open_and_close_is_called(world: Any, watcher: Any, start: float) -> None:
+    world.visits("web@2.4.0", rate=20)
+    world.leak("web@2.4.0", every=2.0, at=ONSET)
+    watcher.follow(world.looks(110))
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+
+
+def test_leaks_of_two_services_are_two_signals(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(297))
+    world.leak("web@2.4.0", every=2.0, at=ONSET)
+    world.leak("billing", every=3.0, at=ONSET, user="billing", clients=["10.0.0.8"])
+    watcher.follow(world.looks(130))
+    assert {event.signal.finding.subject.application for event in watcher.raised("leak")} == {"web", "billing"}
+
+
+# -- the life of the signal --------------------------------------------------------------------------------------------
+
+
+def test_daemon_that_starts_in_the_middle_of_a_leak_calls_it_after_three_more(
+    world: Any, look_on: Callable[..., Any], start: float
+) -> None:
+    world.pool("web@2.4.0", work=10, least=8)
+    world.leak("web@2.4.0", every=2.0, at=ONSET)
+    (watcher,) = look_on(world, 150, starts=(110.0,))
+    called, found = first(watcher, start)
+    assert called <= 125
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("usable", "severity"), [(89, "critical"), (90, "critical"), (91, "warning")], ids=["under", "at", "over"]
+)
+def test_leak_is_critical_when_slots_run_out_within_half_an_hour(
+    make_world: Any, watcher: Any, usable: int, severity: str
+) -> None:
+    world = make_world(slots=small(usable))
+    world.leak("web", every=22.5, at=0.0, jitter=0)
+    # Our own seat is taken too: at the ninth session, `usable` - 10 are free and one more goes each 22.5 s.
+    watcher.follow(world.looks(187))
+    found = watcher.at(187)
+    assert found.exhaustion_seconds == pytest.approx((usable - 10) * 22.5)
+    assert (found.exhaustion_seconds <= 1800) == (severity == "critical")
+    assert found.severity == severity
+
+
+def test_leak_ends_once_its_sessions_are_given_back(world: Any, watcher: Any, start: float) -> None:
+    world.pool("web@2.4.0", work=10, least=8)
+    lost = world.leak("web@2.4.0", every=2.0, at=ONSET, until=130.0)
+    world.call(140, lambda: [world.close(seat) for seat in lost])
+    watcher.follow(world.looks(200))
+    (raised,) = watcher.raised("leak")
+    (cleared,) = watcher.cleared("leak")
+    assert cleared.signal.id == raised.signal.id
+    assert cleared.reason == "ended"
+    assert cleared.t - start <= 140 + 15
+    assert watcher.now == ()
+
+
+def test_leak_ends_soon_although_the_pool_beside_it_sits_idle_and_recycles(world: Any, watcher: Any) -> None:
+    world.pool("web", least=10, most=10, lifetime_seconds=300)
+    lost = world.leak("web", every=10.0, at=400, until=1000)
+    world.call(1000, lambda: [world.close(seat) for seat in lost])
+    watcher.follow(world.looks(1100))
+    assert len(watcher.raised("leak")) == 1
+    assert watcher.cleared("leak"), watcher.sentences()
+
+
+def test_half_of_the_lost_sessions_ended_by_hand_leaves_the_signal_lit(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(197))
+    lost = world.leak("web", every=2.0, at=ONSET)
+    world.call(140, lambda: [world.close(seat) for seat in lost[:20]])
+    watcher.follow(world.looks(240))
+    assert len(watcher.raised("leak")) == 1
+    assert not watcher.cleared("leak"), watcher.sentences()
+    assert 55 <= watcher.now[0].sessions <= 70
+
+
+def test_pool_that_shrinks_at_night_does_not_end_a_leak_that_is_lit(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(297))
+    world.pool("web", least=2, most=60, work=lambda t: 300 if t < 500 else 3, seconds=0.1, idle_seconds=120)
+    world.leak("web", every=20.0, at=ONSET)
+    watcher.follow(world.looks(1200))
+    assert len(watcher.raised("leak")) == 1
+    assert not watcher.cleared("leak"), watcher.sentences()
+
+
+def test_leak_that_stood_still_for_long_while_there_is_room_is_over(world: Any, watcher: Any, start: float) -> None:
+    world.leak("web", every=2.0, at=ONSET, until=100)
+    watcher.follow(world.looks(900))
+    (cleared,) = watcher.cleared("leak")
+    assert 600 <= cleared.t - start - 100 <= 640
+
+
+def test_signal_survives_half_a_minute_without_answers(world: Any, watcher: Any) -> None:
+    world.leak("web", every=2.0, at=ONSET)
+    lost_sight = PollFailure(reason="timeout", text="no answer within 2 s")
+    world.failing.append((110.0, 140.0, lost_sight))
+    watcher.follow(world.looks(109))
+    before = watcher.incidents.signals[0].id
+    watcher.follow(world.looks(31))
+    during = [one.id for one in watcher.incidents.signals if one.finding.kind == "leak"]
+    watcher.follow(world.looks(20))
+    after = [one.id for one in watcher.incidents.signals if one.finding.kind == "leak"]
+    assert during == after == [before]
+    assert not watcher.cleared("leak")
+
+
+def test_exhaustion_follows_the_role_limit_when_that_is_nearer(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(497))
+    world.role_limits = {"app": 60, "other": 5}
+    world.leak("web", every=2.0, at=ONSET, jitter=0)
+    watcher.follow(world.looks(115))
+    found = watcher.at(115)
+    held = len(world.seats)
+    assert found.exhaustion_seconds == pytest.approx((60 - held) / 0.5, abs=4)
+    assert found.severity == "critical"
+
+
+def test_exhaustion_follows_the_database_limit_when_that_is_nearer(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(497))
+    world.database_limits = {"shop": 40}
+    world.leak("web", every=2.0, at=ONSET, jitter=0)
+    watcher.follow(world.looks(115))
+    assert watcher.at(115).exhaustion_seconds == pytest.approx((40 - len(world.seats)) / 0.5, abs=4)
+
+
+def test_without_known_slots_a_leak_is_a_warning_that_runs_out_of_nothing(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=None)
+    world.leak("web", every=2.0, at=ONSET)
+    watcher.follow(world.looks(110))
+    found = watcher.at(110)
+    assert found.exhaustion_seconds == math.inf
+    assert found.severity == "warning"
+
+
+def test_since_stays_while_the_leak_lasts(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(497))
+    world.pool("web", work=10, least=8)
+    world.leak("web", every=lambda t: 2.0 if t < 200 else 40.0, at=ONSET)
+    watcher.follow(world.looks(1500))
+    assert len({finding.since for _, finding in watcher.said if finding.kind == "leak"}) == 1
+
+
+# -- ends of the measure -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sessions", "is_called"), [(7, False), (8, True), (9, True)])
+def test_eight_lost_sessions_are_a_leak_and_seven_are_not(
+    make_world: Any, watcher: Any, sessions: int, is_called: bool
+) -> None:
+    world = make_world(slots=small(197))
+    # A session that the origin has already: the first one of an origin is its pool's.
+    world.pool("web", least=1, most=1)
+    world.leak("web", every=6.0, at=ONSET, until=ONSET + 6.0 * sessions - 1, jitter=0)
+    watcher.follow(world.looks(300))
+    assert bool(watcher.raised("leak")) == is_called
+
+
+@pytest.mark.parametrize(("pause", "is_called"), [(29.0, True), (31.0, False)])
+def test_sessions_used_again_half_a_minute_after_their_opening_are_not_lost(
+    make_world: Any, watcher: Any, pause: float, is_called: bool
+) -> None:
+    world = make_world(slots=small(497))
+
+    def worker() -> Any:
+        seat = world.open("web")
+        while world.elapsed < ONSET + 600 and world.now < seat.start + pause:
+            seat.use(world.now, 0.5)
+            yield 1.0
+
+    for n in range(40):
+        world.run(worker(), ONSET + 4.0 * n)
+    watcher.follow(world.looks(300))
+    assert bool(watcher.raised("leak")) == is_called
+
+
+def test_copy_that_waits_for_its_client_is_at_work(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(197))
+    world.leak("loader", every=3.0, at=ONSET, rest="ClientRead", until=160, query="COPY orders FROM STDIN")
+    watcher.follow(world.looks(240))
+    assert not watcher.events, watcher.sentences()

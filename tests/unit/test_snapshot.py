@@ -1,0 +1,103 @@
+import re
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batsignal.config import APPLICATION_PATTERN
+from batsignal.snapshot import (
+    UNNAMED,
+    Application,
+    ApplicationPattern,
+    PollFailure,
+    Session,
+    Slots,
+    Snapshot,
+    fingerprint,
+)
+
+T = 1_760_000_000.0
+PATTERN = ApplicationPattern(re.compile(APPLICATION_PATTERN))
+
+
+def session(pid: int = 1, **facts: Any) -> Session:
+    return Session(pid=pid, backend_start=T, state="idle", **facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "version"),
+    [
+        ("web@2.4.0", "web", "2.4.0"),
+        ("web", "web", None),
+        ("  web@2.4.0  ", "web", "2.4.0"),
+        ("web@", "web@", None),
+        ("@2.4.0", "@2.4.0", None),
+        ("web@2@4", "web", "2@4"),
+        ("Überweisung@läuft", "Überweisung", "läuft"),
+    ],
+)
+def test_application_name_is_split_into_service_and_version(name: str, service: str, version: str | None) -> None:
+    assert PATTERN.split(name) == Application(service=service, version=version)
+
+
+@pytest.mark.parametrize("name", [None, "", "  ", *sorted(UNNAMED), "PSQL", "postgresql jdbc driver"])
+def test_default_name_of_a_driver_names_nobody(name: str | None) -> None:
+    assert PATTERN.split(name) == Application(service=None, version=None)
+
+
+def test_pattern_without_a_version_group_gives_services_only() -> None:
+    pattern = ApplicationPattern(re.compile(r"^svc-(?P<service>\w+)"))
+    assert pattern.split("svc-web-17") == Application(service="web", version=None)
+    assert pattern.split("other") == Application(service="other", version=None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(name=st.none() | st.text(max_size=63))
+def test_every_name_can_be_split(name: str | None) -> None:
+    who = PATTERN.split(name)
+    assert who.service != ""
+    assert who.version != ""
+
+
+def test_session_is_its_pid_and_start() -> None:
+    assert session(7).key == (7, T)
+    assert session(7).key != Session(pid=7, backend_start=T + 0.5, state="idle").key
+
+
+def test_statement_is_known_by_the_servers_id_else_by_its_text() -> None:
+    assert session(query_id="42", query="SELECT ?").statement_id == "42"
+    assert session(query="SELECT ?").statement_id == fingerprint("SELECT ?")
+    assert session().statement_id is None
+
+
+def test_fingerprint_takes_any_text() -> None:
+    assert len(fingerprint("SELECT '\ud800'")) == 12
+
+
+@pytest.mark.parametrize(
+    ("slots", "usable"),
+    [
+        (Slots(max=100, superuser_reserved=3), 97),
+        (Slots(max=100, superuser_reserved=3, reserved=10), 87),
+        (Slots(max=3, superuser_reserved=3, reserved=3), 0),
+    ],
+)
+def test_usable_slots_are_those_an_ordinary_role_can_take(slots: Slots, usable: int) -> None:
+    assert slots.usable == usable
+
+
+def test_used_slots_are_client_sessions_and_our_own_seats() -> None:
+    rows = (session(1), session(2), session(3, backend_type="walsender"), session(4, backend_type=None))
+    assert Snapshot(server="db1", t=T, sessions=rows, own_sessions=2).used == 4
+
+
+def test_failed_look_uses_no_slot_but_our_own() -> None:
+    failed = Snapshot(server="db1", t=T, failure=PollFailure(reason="timeout", text="no"), own_sessions=1)
+    assert failed.used == 1
+
+
+def test_what_crosses_a_border_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        session().state = "active"  # type: ignore[misc]
