@@ -10,7 +10,8 @@ import argparse
 import time
 from typing import Any
 
-from stage import Line, Metrics, Stage, compared, run
+from report import Line, compared, run
+from stage import Metrics, Stage
 
 TICKS = 15
 WARM_UP_SECONDS = 12.0

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from batsignal.errors import UnreachableError
-from stage import Line, bounded, run
+from report import Line, bounded, run
 
 REPOSITORY = Path(__file__).parents[1]
 SECONDS_AT_MOST = 180

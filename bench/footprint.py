@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from batsignal.errors import UnreachableError
-from stage import Line, Metrics, Program, Stage, bounded, healthy_endpoint, run, wait_until
+from report import Line, bounded, run
+from stage import Metrics, Program, Stage, healthy_endpoint, wait_until
 
 SESSIONS = 100
 IDLE_SESSIONS = 20

@@ -22,7 +22,8 @@ import yaml
 
 from batsignal.drills.embedded import HOST
 from batsignal.errors import UnreachableError
-from stage import Line, Program, Stage, bounded, run, wait_until
+from report import Line, bounded, run
+from stage import Program, Stage, wait_until
 
 ALERTS = Path(__file__).parents[1] / "alerts"
 SHIPPED_WEBHOOK = "127.0.0.1:9095"

@@ -8,7 +8,8 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from stage import Line, Metrics, Program, Stage, compared, quantile, run
+from report import Line, compared, quantile, run
+from stage import Metrics, Program, Stage
 
 RATIO_AT_MOST = 0.1
 WARM_UP = 20
