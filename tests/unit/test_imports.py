@@ -31,8 +31,11 @@ class Layer:
 EVERYTHING = ("batsignal",)
 # What a judgement must not depend on: clocks, chance, the world.
 WORLD = frozenset(
-    "asyncio concurrent http importlib io logging multiprocessing os pathlib queue random sched secrets select selectors "
-    "shutil signal socket sqlite3 ssl subprocess tempfile threading time urllib".split()
+    {
+        *("asyncio", "concurrent", "http", "importlib", "io", "logging", "multiprocessing", "os", "pathlib", "queue"),
+        *("random", "sched", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl"),
+        *("subprocess", "tempfile", "threading", "time", "urllib"),
+    }
 )
 DRIVERS = frozenset({"psycopg2", "psutil", "httpx", "structlog"})
 

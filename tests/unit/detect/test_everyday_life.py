@@ -91,14 +91,14 @@ def test_blue_green_with_the_old_side_idle_for_an_hour(world: Any, stays_dark: D
         old = world.pool("web@1", least=least, work=lambda t: 5 if t < 600 else 0, place={"client": blue})
         world.pool("web@2", least=least, work=5, at=590, place={"client": green})
         world.call(600 + HOUR, old.close)
-    stays_dark(world, 4800, interval=3.0)
+    stays_dark(world, 4800, interval=5.0)
 
 
 @pytest.mark.parametrize(("burst", "work"), [(1, 0.0), (5, 0.0), (1, 2.0), (5, 0.1), (5, 2.0)])
 def test_autoscaling_up_and_staying(world: Any, stays_dark: Dark, work: float, burst: int) -> None:
     for n, pod in enumerate(pods("1", 20)):
         world.pool("web@1", least=burst, work=work, at=0 if n < 3 else 300 + 15 * n, place={"client": pod})
-    stays_dark(world, 1100)
+    stays_dark(world, 900)
 
 
 @pytest.mark.parametrize("order", ["lifo", "fifo"])
@@ -115,7 +115,7 @@ def test_many_small_pools_that_each_need_one_more_now_and_then(world: Any, stays
     for pod in pods("1", 20):
         # The sessions of the peak rest on the bottom of a stack for long.
         world.pool("web@1", order=order, work=half_hour_wave, seconds=0.2, idle_seconds=120, place={"client": pod})
-    stays_dark(world, 4200, interval=2.0)
+    stays_dark(world, 4200, interval=3.0)
 
 
 def test_cron_batch_of_thirty_sessions_every_ten_minutes(world: Any, stays_dark: Dark) -> None:

@@ -21,9 +21,9 @@ def first(watcher: Any, start: float, kind: str = "leak") -> tuple[float, Any]:
     return raised[0].t - start, raised[0].signal.finding
 
 
-def follow_until_full(world: Any, watcher: Any, most: float) -> float:
+def follow_until_full(world: Any, watcher: Any, most: float, interval: float = 1.0) -> float:
     """Look on until no slot is left and return when that was, in seconds after the start."""
-    for snapshot in world.looks(most):
+    for snapshot in world.looks(most, interval):
         watcher.look(snapshot)
         if world.is_full:
             return float(world.elapsed)
@@ -75,7 +75,7 @@ def test_slow_leak_is_called_after_ten_sessions_at_most(
     world = make_world(slots=small(usable))
     world.pool("web@2.4.0", work=10, least=8)
     world.leak("web@2.4.0", every=every, at=ONSET)
-    full = follow_until_full(world, watcher, 3 * 3600)
+    full = follow_until_full(world, watcher, 3 * 3600, interval=3.0)
     called, found = first(watcher, start)
     assert called - ONSET <= 10 * every + 15
     assert (found.subject.application, found.subject.version) == ("web", "2.4.0")
@@ -88,7 +88,7 @@ def test_slow_leak_is_called_after_ten_sessions_at_most(
 def test_crawling_leak_goes_on_being_called_for_hours(world: Any, look_on: Callable[..., Any]) -> None:
     world.pool("web@2.4.0", work=5, least=8)
     world.leak("web@2.4.0", every=240, at=ONSET, jitter=0.9)
-    (watcher,) = look_on(world, 5 * 3600, interval=5.0)
+    (watcher,) = look_on(world, 5 * 3600, interval=10.0)
     assert len(watcher.raised("leak")) == 1, watcher.sentences()
     assert not watcher.cleared("leak")
     assert watcher.now[0].sessions >= 60
@@ -157,7 +157,7 @@ def test_leak_that_almost_stops_at_night_stays_one_incident(
     world = make_world(slots=small(497))
     world.pool("web@2.4.0", work=10, least=8)
     world.leak("web@2.4.0", every=lambda t: 20 if t < 1800 or t > 6600 else 200, at=ONSET)
-    (watcher,) = look_on(world, 9000, interval=2.0)
+    (watcher,) = look_on(world, 9000, interval=5.0)
     assert first(watcher, start)[0] - ONSET <= 10 * 20 * 1.2 + 15
     assert len(watcher.raised("leak")) == 1, watcher.sentences()
     assert not watcher.cleared("leak"), watcher.sentences()
@@ -193,7 +193,7 @@ def test_leak_beside_a_pool_that_recycles_its_sessions_is_called_and_not_cleared
     world = make_world(slots=small(150))
     world.pool("web@2.4.0", work=3, least=20, most=20, order=order, lifetime_seconds=600)
     world.leak("web@2.4.0", every=45, at=ONSET)
-    (watcher,) = look_on(world, 3600)
+    (watcher,) = look_on(world, 3600, interval=2.0)
     called, found = first(watcher, start)
     assert called - ONSET <= 10 * 45 + 15
     assert found.since - start == pytest.approx(ONSET, abs=3)
@@ -306,7 +306,7 @@ def test_half_of_the_lost_sessions_ended_by_hand_leaves_the_signal_lit(make_worl
 
 def test_pool_that_shrinks_at_night_does_not_end_a_leak_that_is_lit(make_world: Any, watcher: Any) -> None:
     world = make_world(slots=small(297))
-    world.pool("web", least=2, most=60, work=lambda t: 300 if t < 500 else 3, seconds=0.1, idle_seconds=120)
+    world.pool("web", least=2, most=60, work=lambda t: 60 if t < 500 else 3, seconds=0.5, idle_seconds=120)
     world.leak("web", every=20.0, at=ONSET)
     watcher.follow(world.looks(1200))
     assert len(watcher.raised("leak")) == 1

@@ -22,10 +22,13 @@ class Total:
         self.slots = slots
         self.t = T
         self.facts: dict[str, Any] = {}
+        self.rows: list[Session] = []
 
     def look(self, used: int, seconds: float = 1.0, **names: Any) -> tuple[Any, ...]:
         self.t += seconds
-        sessions = tuple(Session(pid=n, backend_start=T + n, state="active", **names) for n in range(used))
+        for n in range(len(self.rows), used):
+            self.rows.append(Session(pid=n, backend_start=T + n, state="active", **names))
+        sessions = tuple(self.rows[:used])
         self.window.add(Snapshot(server="db1", t=self.t, sessions=sessions, slots=self.slots, **self.facts))
         return tuple(self.detector.look(self.window))
 
