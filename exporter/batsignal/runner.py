@@ -149,7 +149,7 @@ class ServerRunner:
                 kind=signal.finding.kind,
                 severity=signal.finding.severity,
                 summary=signal.finding.summary,
-                reason=event.reason,
+                **({} if event.reason is None else {"reason": event.reason}),
             )
 
     def _record(self, snapshot: Snapshot) -> None:
@@ -178,7 +178,7 @@ class ServerRunner:
             log.error(
                 "the role may not see other roles' sessions: counts by state are not to be trusted",
                 server=board.name,
-                mend="GRANT pg_monitor TO the role in dsn",
+                mend=board.snapshot.grant,
             )
 
 

@@ -243,10 +243,19 @@ class Snapshot:
     failure: PollFailure | None = None
     view: View = "session"
     privileged: bool | None = None
+    role: str | None = None
+    """The role we are logged in as."""
     host: HostLoad | None = None
     server_version_num: int | None = None
     poll_seconds: Mapping[str, float] = field(default_factory=dict)
     """How long each poller of this tick took, by its name."""
+
+    @property
+    def grant(self) -> str:
+        """The statement that lets our role see other roles' sessions, to be pasted by a superuser."""
+        role = self.role or "batsignal"
+        plain = role.isascii() and role.isidentifier() and role.islower()
+        return f"GRANT pg_monitor TO {role};" if plain else 'GRANT pg_monitor TO "{}";'.format(role.replace('"', '""'))
 
     @property
     def used(self) -> int:

@@ -611,12 +611,12 @@ def test_role_without_pg_monitor_is_told_everywhere(launcher: Launcher, postgres
     assert daemon.server("db1")["privileged"] is False
     assert "pg_monitor" in daemon.text("/")
     (line,) = [line for line in map(json.loads, daemon.log.splitlines()) if line["level"] == "error"]
-    assert (line["server"], line["mend"]) == ("db1", "GRANT pg_monitor TO the role in dsn")
+    assert (line["server"], line["mend"]) == ("db1", "GRANT pg_monitor TO nobody_special;")
     checked = launcher.check(config)
     assert checked.returncode == 1
     assert (
         "FAIL server db1: the role may not see other roles' sessions: states, statements and leaks will be blind;"
-        " GRANT pg_monitor TO nobody_special\n"
+        " GRANT pg_monitor TO nobody_special;\n"
     ) in checked.stdout
 
 

@@ -40,7 +40,7 @@ def _check_server(server: ServerConfig) -> bool:
                 False,
                 where,
                 "the role may not see other roles' sessions: states, statements and leaks will be blind;"
-                f" GRANT pg_monitor TO {_quoted(poller.role or '')}",
+                f" {snapshot.grant}",
             )
         _check_blind_spots(server, poller)
         return bool(snapshot.privileged)
@@ -102,7 +102,3 @@ def _note(where: str, what: str) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _quoted(role: str) -> str:
-    return role if role.isidentifier() and role.islower() else '"' + role.replace('"', '""') + '"'

@@ -41,9 +41,10 @@ CLUMP_PENALTY = 3
 # again, open none beside one that was idle. A leak does, from the second session of an origin on.
 BESIDE_IDLE_RATIO = 0.5
 ALONE_PENALTY = 2
-# By so many it must have grown before our own eyes: at our own start, a pool recycled all night looks like a leak of
-# hours, for what it closed in exchange is gone.
+# By so many it must have grown before our own eyes, and nearly as many as it opened: at our own start, a pool recycled
+# all night looks like a leak of hours, for what it closed in exchange is gone.
 SEEN_GROWTH = 3
+SEEN_GROWTH_RATIO = 0.75
 # A leak that has stopped growing while there is room is over when it stood still this long.
 STANDSTILL_SECONDS = 600.0
 STANDSTILL_GAPS = 8.0
@@ -144,7 +145,7 @@ class LeakDetector:
             self._lit.pop(group, None)
             return None
         lit = self._lit.get(group)
-        train = self._train(origins, window.t, lit)
+        train = self._train(origins, window, lit)
         if lit is None:
             if train is None or not self._is_leak(train, window):
                 return None
@@ -159,9 +160,9 @@ class LeakDetector:
 
     # -- the train -------------------------------------------------------------------------------------------------
 
-    def _train(self, origins: list[Origin], t: float, lit: _Lit | None) -> _Train | None:
+    def _train(self, origins: list[Origin], window: Window, lit: _Lit | None) -> _Train | None:
         """Return the newest train of lost sessions; once it is lit, all that were lost since."""
-        sorted_out = [losses.sort_out(origin, t, self._limits) for origin in origins]
+        sorted_out = [losses.sort_out(origin, window.t, self._limits) for origin in origins]
         lost = sorted((track for one in sorted_out for track in one.lost), key=losses.opened_at)
         if lit is not None:
             lost = [track for track in lost if track.opened_at >= lit.since]
@@ -169,8 +170,8 @@ class LeakDetector:
         elif len(lost) < self._limits.leak_sessions:
             return None
         else:
-            lost = lost[_onset_index(lost) :]
-            count, begin = losses.unreplaced(lost, t, self._limits)
+            lost = _believable(lost[_onset_index(lost) :], window.began)
+            count, begin = losses.unreplaced(lost, window.t, self._limits)
             lost = lost[begin:]
             returned = len(lost) - count
         if not lost:
@@ -264,6 +265,13 @@ def _onset_index(lost: Sequence[Track]) -> int:
         if gaps[index] > longest:
             return index + 1
     return 0
+
+
+def _believable(lost: list[Track], began: float) -> list[Track]:
+    """Return the lost sessions that count: those from before our first look only if the later ones replaced nobody."""
+    seen = [track for track in lost if track.opened_at >= began]
+    is_growing = losses.growth_since(began, lost) >= SEEN_GROWTH_RATIO * len(seen)
+    return lost if is_growing else seen
 
 
 def _is_clumped(train: _Train) -> bool:

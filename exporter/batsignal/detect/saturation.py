@@ -174,6 +174,7 @@ class SaturationDetector:
                 database=owner if kind == "database" else None,
             ),
             since=since,
+            fading=held.below_since is not None,
             sessions=limit.used,
             exhaustion_seconds=exhaustion,
             evidence=(f"largest holders: {holders}",) if holders else (),

@@ -64,6 +64,7 @@ class Finding:
 
     `key` is the identity of the thing found, stable from tick to tick while its facts (severity, count, version)
     move. `exhaustion_seconds` is infinite when nothing runs out. `database_healthy` is None when nothing is known.
+    `fading` says that it is no longer so and only held, so as not to flap: a signal may stay lit by it, none is raised.
     """
 
     kind: Kind
@@ -78,6 +79,7 @@ class Finding:
     evidence: tuple[str, ...] = ()
     summary: str = ""
     action: str = ""
+    fading: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

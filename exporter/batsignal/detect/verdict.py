@@ -52,6 +52,7 @@ class Judge:
         self._saturation = SaturationDetector(thresholds)
         self._endpoints = EndpointDetector(thresholds)
         self._reachability = ReachabilityDetector(thresholds)
+        self._shown: set[Key] = set()
 
     def look(self, snapshot: Snapshot, deploys: Iterable[Deploy]) -> Verdict:
         """Judge one more look; `deploys` are all that are known by now."""
@@ -64,6 +65,9 @@ class Judge:
             *self._reachability.look(snapshot),
         ]
         kept, superseded = _causes_first(found)
+        # A symptom that a cause has silenced does not light as it fades, once the cause is gone.
+        kept = [finding for finding in kept if not finding.fading or (finding.kind, finding.key) in self._shown]
+        self._shown = {(finding.kind, finding.key) for finding in kept}
         health = _health(window)
         deploys = tuple(deploys)
         findings = tuple(_told(finding, health, _deploy_before(finding, deploys)) for finding in kept)

@@ -42,6 +42,7 @@ class _Kept:
     pid: int
     server_version_num: int
     postmaster_start: float
+    role: str | None
     facts: Facts
     stuck_since: float | None = None
 
@@ -90,11 +91,6 @@ class PostgresPoller:
         return ServerProcess(
             backend_pid=self._kept.pid, postmaster_start=self._kept.postmaster_start, port=self._kept.facts.port
         )
-
-    @property
-    def role(self) -> str | None:
-        """The role we logged in as; None until the first session."""
-        return self._kept.session.parameters.get("user") if self._kept else None
 
     def look(self) -> Snapshot:
         """Look once. Never raises: what went wrong is in `failure`."""
@@ -185,6 +181,7 @@ class PostgresPoller:
             pid=pid,
             server_version_num=version,
             postmaster_start=postmaster_start,
+            role=session.parameters.get("user"),
             facts=Facts(names=self._names, ask=ask, monotonic=self._monotonic),
         )
 
@@ -241,6 +238,7 @@ class PostgresPoller:
             counters=kept.facts.counters,
             ping_seconds=ping_seconds,
             privileged=kept.facts.privileged,
+            role=kept.role,
             server_version_num=kept.server_version_num,
         )
 

@@ -43,7 +43,8 @@ def ramp(t: float) -> float:
 
 
 def half_hour_wave(t: float) -> float:
-    return 0.05 + 0.95 * (0.5 - 0.5 * math.cos(t / 1800 * 2 * math.pi))
+    """Requests a second of one pod of twenty."""
+    return (1 + 19 * (0.5 - 0.5 * math.cos(t / 1800 * 2 * math.pi))) / 20
 
 
 def test_pool_that_fills_in_two_seconds_and_sits_idle_all_night(world: Any, stays_dark: Dark) -> None:
@@ -101,6 +102,16 @@ def test_autoscaling_up_and_staying(world: Any, stays_dark: Dark, work: float, b
     stays_dark(world, 900)
 
 
+@pytest.mark.parametrize(("every", "idle_pods"), [(15, 20), (8, 4)])
+def test_idle_pods_that_come_one_by_one_behind_one_address(
+    world: Any, stays_dark: Dark, every: float, idle_pods: int
+) -> None:
+    world.pool("web@1", least=5, work=5)
+    for n in range(idle_pods):
+        world.pool("web@1", least=5, at=300 + every * n)
+    stays_dark(world, 900)
+
+
 @pytest.mark.parametrize("order", ["lifo", "fifo"])
 @pytest.mark.parametrize("traffic", [step, ramp])
 def test_traffic_that_doubles_on_pools_that_reuse_their_sessions(
@@ -110,12 +121,22 @@ def test_traffic_that_doubles_on_pools_that_reuse_their_sessions(
     stays_dark(world, 1000)
 
 
-@pytest.mark.parametrize("order", ["lifo", "fifo"])
-def test_many_small_pools_that_each_need_one_more_now_and_then(world: Any, stays_dark: Dark, order: str) -> None:
-    for pod in pods("1", 20):
+@pytest.mark.parametrize("seed", [1, 3])
+def test_many_small_pools_that_each_need_one_more_now_and_then(make_world: Any, stays_dark: Dark, seed: int) -> None:
+    world = make_world(seed=seed, slots=MANY)
+    for pod in pods("0", 20):
         # The sessions of the peak rest on the bottom of a stack for long.
-        world.pool("web@1", order=order, work=half_hour_wave, seconds=0.2, idle_seconds=120, place={"client": pod})
-    stays_dark(world, 4200, interval=3.0)
+        world.pool(
+            "web@1",
+            least=0,
+            most=40,
+            work=half_hour_wave,
+            seconds=0.2,
+            idle_seconds=600,
+            lifetime_seconds=600,
+            place={"client": pod},
+        )
+    stays_dark(world, 2000)
 
 
 def test_cron_batch_of_thirty_sessions_every_ten_minutes(world: Any, stays_dark: Dark) -> None:

@@ -225,6 +225,30 @@ def test_old_pods_that_leave_do_not_hide_the_leak_of_the_new_ones(world: Any, wa
     assert first(watcher, start)[0] - 305 <= 45
 
 
+def test_crawling_leak_beside_pools_that_open_and_drop_sessions_with_their_traffic_is_called(
+    make_world: Any, look_on: Callable[..., Any], start: float
+) -> None:
+    world = make_world(slots=small(297))
+    for n in range(5):
+        world.pool("web", most=20, work=0.6, seconds=0.1, idle_seconds=300, place={"client": f"10.0.0.{n}"})
+    world.leak("web", every=120, at=600, clients=["10.0.0.1"])
+    (watcher,) = look_on(world, 2400, interval=3.0)
+    assert first(watcher, start)[0] - 600 <= 10 * 120 + 15
+
+
+def test_onset_is_that_of_the_leak_and_not_of_the_idle_pool_that_recycled_before_it(
+    make_world: Any, look_on: Callable[..., Any], start: float
+) -> None:
+    world = make_world(slots=small(297))
+    world.pool("web", least=20, most=20, lifetime_seconds=600, fill_gap_seconds=30)
+    world.leak("web", every=15, at=1800)
+    (watcher,) = look_on(world, 2100, starts=(1300.0,))
+    called, found = first(watcher, start)
+    assert called - 1800 <= 10 * 15 + 15
+    # The pool opened one every half minute: that is how far off the beginning can be.
+    assert found.since - start == pytest.approx(1800, abs=31)
+
+
 def test_leak_beside_visits_that_open_and_close_is_called(world: Any, watcher: Any, start: float) -> None:
     world.visits("web@2.4.0", rate=20)
     world.leak("web@2.4.0", every=2.0, at=ONSET)
@@ -272,6 +296,36 @@ def test_leak_is_critical_when_slots_run_out_within_half_an_hour(
     assert found.severity == severity
 
 
+def test_severity_does_not_flutter_around_half_an_hour(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(200))
+    world.leak("web", every=lambda t: 8.0 if t < 200 else 16.0 if t < 1000 else 80.0, at=0.0)
+    watcher.follow(world.looks(4000, 2.0))
+    said = [(finding.exhaustion_seconds, finding.severity) for _, finding in watcher.said]
+    severities = [severity for _, severity in said]
+    assert severities[0] == "critical"
+    assert severities[-1] == "warning"
+    assert any(1800 < seconds <= 3600 and severity == "critical" for seconds, severity in said)
+    assert severities == sorted(severities)  # critical first, then warning: no way back and forth
+
+
+def test_leak_that_is_lit_when_the_clock_steps_back_ends_and_is_called_again(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(297))
+    world.now += 3600
+    world.leak("web", every=2.0, at=3600 + ONSET)
+    watcher.follow(world.looks(130))
+    assert watcher.incidents.signals
+    before = make_world(slots=small(297))
+    before.pool("web", least=10, fill_gap_seconds=0.01)
+    before.leak("web", every=2.0, at=5)
+    watcher.follow(before.looks(2))
+    assert watcher.incidents.signals == ()
+    watcher.follow(before.looks(60))
+    assert len(watcher.raised("leak")) == 2
+    assert watcher.now[0].since - start == pytest.approx(5, abs=3)
+
+
 def test_leak_ends_once_its_sessions_are_given_back(world: Any, watcher: Any, start: float) -> None:
     world.pool("web@2.4.0", work=10, least=8)
     lost = world.leak("web@2.4.0", every=2.0, at=ONSET, until=130.0)
@@ -302,6 +356,17 @@ def test_half_of_the_lost_sessions_ended_by_hand_leaves_the_signal_lit(make_worl
     assert len(watcher.raised("leak")) == 1
     assert not watcher.cleared("leak"), watcher.sentences()
     assert 55 <= watcher.now[0].sessions <= 70
+
+
+def test_leak_that_goes_on_after_most_of_it_was_ended_by_hand_stays_lit(
+    make_world: Any, look_on: Callable[..., Any]
+) -> None:
+    world = make_world(slots=small(197))
+    lost = world.leak("web", every=30.0, at=ONSET)
+    world.call(1260, lambda: [world.close(seat) for seat in lost[:35]])
+    (watcher,) = look_on(world, 2400, interval=3.0)
+    assert len(watcher.raised("leak")) == 1
+    assert not watcher.cleared("leak"), watcher.sentences()
 
 
 def test_pool_that_shrinks_at_night_does_not_end_a_leak_that_is_lit(make_world: Any, watcher: Any) -> None:
@@ -383,6 +448,46 @@ def test_eight_lost_sessions_are_a_leak_and_seven_are_not(
     world.leak("web", every=6.0, at=ONSET, until=ONSET + 6.0 * sessions - 1, jitter=0)
     watcher.follow(world.looks(300))
     assert bool(watcher.raised("leak")) == is_called
+
+
+def test_fewer_than_eight_lost_beside_a_pool_that_recycles_are_no_leak(
+    make_world: Any, look_on: Callable[..., Any]
+) -> None:
+    world = make_world(slots=small(197))
+    world.pool("web", least=20, most=20, lifetime_seconds=600, fill_gap_seconds=30)
+    world.leak("web", every=60, at=1500, until=1500 + 60 * 5)
+    (watcher,) = look_on(world, 2400, starts=(1300.0,))
+    assert not watcher.events, watcher.sentences()
+
+
+def in_use(world: Any, until: float) -> Any:
+    """A session that is used every six seconds and closed in the end."""
+    seat = world.open("web")
+    while world.elapsed < until:
+        seat.use(world.now, 0.1)
+        yield 6.0
+    world.close(seat)
+
+
+def test_train_that_stopped_long_ago_is_not_called_late(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(197))
+    world.leak("web", every=5, at=ONSET, until=ONSET + 50)
+    for n in range(8):
+        world.run(in_use(world, 400), ONSET + 2 + 5.0 * n)
+    watcher.follow(world.looks(600))
+    assert not watcher.events, watcher.sentences()
+
+
+@pytest.mark.parametrize(("used_every", "is_called"), [(6.0, False), (24.0, True)])
+def test_three_of_four_sessions_must_never_have_been_used_again(
+    make_world: Any, watcher: Any, used_every: float, is_called: bool
+) -> None:
+    world = make_world(slots=small(497))
+    world.leak("web", every=6, at=ONSET)
+    for n in range(int(600 / used_every)):
+        world.run(in_use(world, 1000), ONSET + 2 + used_every * n)
+    watcher.follow(world.looks(600))
+    assert bool(watcher.raised("leak")) == is_called, watcher.sentences()
 
 
 @pytest.mark.parametrize(("pause", "is_called"), [(29.0, True), (31.0, False)])

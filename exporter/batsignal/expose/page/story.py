@@ -68,6 +68,7 @@ class ServerCard:
     lit: bool
     up: bool
     unprivileged: bool
+    grant: str
     failure: str | None
     used: int | None
     usable: int | None
@@ -227,6 +228,7 @@ def _card(name: str, server: ServerBoard | None, deploys: tuple[Deploy, ...]) ->
         lit=bool(server.signals),
         up=server.up,
         unprivileged=answered is not None and answered.privileged is False,
+        grant="" if answered is None else answered.grant,
         failure=failure.text if failure is not None else None,
         used=None if slots is None else slots["used"],
         usable=None if slots is None else slots["usable"],
@@ -250,6 +252,7 @@ def _waiting_card(name: str) -> ServerCard:
         lit=False,
         up=False,
         unprivileged=False,
+        grant="",
         failure=None,
         used=None,
         usable=None,
