@@ -92,11 +92,13 @@ def _url(text: str) -> str:
 def _dsn(secret: SecretText) -> SecretText:
     text = secret.get_secret_value()
     try:
-        parse_dsn(text)
+        hosts = parse_dsn(text).get("host", "").split(",")
     except (psycopg2.Error, UnicodeError):
         # libpq's own message quotes the connection string, and with it the password.
         raise ValueError from None
     if "\0" in text:  # libpq would read up to there and connect to somewhere else
+        raise ValueError
+    if any("@" in host[1:] for host in hosts):  # a password with an @ that was not written as %40: its tail, shown
         raise ValueError
     return secret
 

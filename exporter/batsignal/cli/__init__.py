@@ -3,6 +3,7 @@
 Imports are late: a daemon must not carry what only another command needs.
 """
 
+import io
 import sys
 from enum import StrEnum
 from typing import Annotated, Optional
@@ -132,6 +133,9 @@ def demo(
 
 def main() -> None:
     """Run the command line; an error of ours is one line on standard error and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names from outside may hold anything
     try:
         app()
     except BatSignalError as exc:

@@ -5,6 +5,7 @@ Events are printed when the whole recording has been read: half a recording must
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from batsignal.deploys.log import DeployLog
 from batsignal.detect.signal import Event
 from batsignal.detect.verdict import Judge
 from batsignal.detect.wording import clock_time
+from batsignal.errors import UnreachableError
 from batsignal.record.incidents import Incidents
 from batsignal.record.recording import read
 from batsignal.snapshot import ApplicationPattern
@@ -21,8 +23,12 @@ from batsignal.snapshot import ApplicationPattern
 def replay(path: str, *, spelling: str) -> int:
     """Print the events of a recording, a line each; raises RecordingError with the line's number."""
     events = list(events_of(Path(path)))
-    for event in events:
-        print(json.dumps(event.as_json()) if spelling == "json" else _sentence(event))
+    try:
+        for event in events:
+            print(json.dumps(event.as_json()) if spelling == "json" else _sentence(event))
+        sys.stdout.flush()
+    except OSError as exc:
+        raise UnreachableError(f"standard output does not take the events: {exc.strerror or exc}") from exc
     return 0
 
 

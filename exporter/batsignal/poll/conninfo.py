@@ -5,7 +5,6 @@ libpq resolves host names itself, inside a call that has no deadline; so names b
 """
 
 import os
-from collections.abc import Mapping
 from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
@@ -87,8 +86,3 @@ def redacted(text: str, *secrets: str | None) -> str:
             for spelling in {secret, quote(secret, safe=""), quote(secret)}:
                 text = text.replace(spelling, "******")
     return text
-
-
-def first_of(parameters: Mapping[str, str], key: str, default: str = "") -> str:
-    """Return the first entry of a comma-separated libpq parameter."""
-    return parameters.get(key, default).split(",")[0] or default

@@ -8,6 +8,7 @@ needs.
 """
 
 import itertools
+import os
 import select
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,8 @@ class GuardedSession:
         names, in `hostaddr`: a name would be resolved here, and that wait has no deadline.
         """
         self._monotonic = monotonic
+        # libpq's own copy comes back with every letter beyond ASCII lost; it is needed only for a password file.
+        self._password = parameters.get("password") or os.environ.get("PGPASSWORD")
         self._connection = psycopg2.connect(**parameters, async_=True)  # type: ignore[call-overload]  # the stubs miss it
         self._cursor: Any = None
         self._as_bytes = False
@@ -66,7 +69,7 @@ class GuardedSession:
 
     @property
     def password(self) -> str | None:
-        return self._connection.info.password or None
+        return self._password or self._connection.info.password or None
 
     def query(self, text: str, arguments: Mapping[str, Any], deadline: float) -> list[Row]:
         """Send one statement and return its rows.

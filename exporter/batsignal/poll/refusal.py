@@ -7,14 +7,28 @@ once more in its own protocol (`startup`). Only then is the reason known rather 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from batsignal.poll.conninfo import APPLICATION_NAME, first_of, redacted
+from batsignal.poll.conninfo import APPLICATION_NAME, redacted
 from batsignal.poll.guarded import DeadlineError
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup import StartupTarget, diagnose
 from batsignal.poll.startup_error import server_message
-from batsignal.snapshot import PollFailure
+from batsignal.snapshot import FailureReason, PollFailure
 
 DIAGNOSE_SECONDS = 1.0
+PLACES_MOST = 8
+# Of several servers that refuse, the one that says most is believed: a full server explains more than a dead one.
+_TELLING: tuple[FailureReason, ...] = (
+    "slots_full",
+    "role_limit",
+    "database_limit",
+    "not_accepting",
+    "no_database",
+    "auth_failed",
+    "tls_failed",
+    "timeout",
+    "refused",
+    "unreachable",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,24 +50,50 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     text = server_message(redacted(str(refusal.error), refusal.password)) or type(refusal.error).__name__
     if not refusal.parameters.get("user"):
         return PollFailure(reason="unreachable", text=text)  # libpq refused before it went anywhere
+    places = _places(refusal.parameters)
+    learnt = [_ask(refusal, place, resolver, DIAGNOSE_SECONDS / len(places)) for place in places]
+    failures = [failure for failure in learnt if failure is not None]
+    if len(failures) < len(learnt) or not failures:
+        return PollFailure(reason="unreachable", text=text)  # somebody would let us in now
+    return min(failures, key=lambda failure: _TELLING.index(failure.reason))
+
+
+def _places(parameters: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return (host, address, port) of every server that libpq would try."""
+    hosts = (parameters.get("host") or parameters.get("hostaddr") or "/var/run/postgresql").split(",")
+    addresses = (parameters.get("hostaddr") or "").split(",")
+    ports = (parameters.get("port") or "5432").split(",")
+    return [
+        (
+            host or "/var/run/postgresql",
+            addresses[index] if index < len(addresses) else "",
+            (ports[index] if index < len(ports) else ports[0]) or "5432",
+        )
+        for index, host in enumerate(hosts[:PLACES_MOST])
+    ]
+
+
+def _ask(
+    refusal: Refusal, place: tuple[str, str, str], resolver: Resolver, deadline_seconds: float
+) -> PollFailure | None:
     try:
-        learnt = diagnose(_target(refusal, resolver), deadline_seconds=DIAGNOSE_SECONDS)
+        return diagnose(_target(refusal, place, resolver, deadline_seconds), deadline_seconds=deadline_seconds)
     except ResolveError as exc:
         return PollFailure(reason="unreachable", text=str(exc))
-    return learnt or PollFailure(reason="unreachable", text=text)
 
 
-def _target(refusal: Refusal, resolver: Resolver) -> StartupTarget:
+def _target(
+    refusal: Refusal, place: tuple[str, str, str], resolver: Resolver, deadline_seconds: float
+) -> StartupTarget:
     parameters = refusal.parameters
-    host = first_of(parameters, "host") or first_of(parameters, "hostaddr") or "/var/run/postgresql"
-    address = first_of(parameters, "hostaddr")
+    host, address, port = place
     addresses: tuple[str, ...] = (address,) if address else ()
     if not addresses and not host.startswith(("/", "@")):
-        addresses = resolver.addresses(host, DIAGNOSE_SECONDS)
+        addresses = resolver.addresses(host, deadline_seconds)
     return StartupTarget(
         host=host,
         addresses=addresses,
-        port=int(first_of(parameters, "port", "5432")),
+        port=int(port),
         user=parameters["user"],
         database=parameters.get("dbname") or parameters["user"],
         password=refusal.password,

@@ -33,6 +33,11 @@ KEY_SECONDS = 60.0
 # A gzipped recording is readable up to the last flush; each flush costs some bytes.
 GZIP_FLUSH_TICKS = 10
 
+# Further away than any instant in seconds, nearer than one in milliseconds; and a number past which floats count in
+# steps of more than one.
+INSTANT_MOST = 1e11
+NUMBER_MOST = 2**63
+
 _TEXTS = (
     "state",
     "datname",
@@ -211,7 +216,7 @@ class _Line:
         content = self._content
         if content.get("format") != FORMAT:
             raise self.error(f'expected "format": "{FORMAT}", got {content.get("format")!r}')
-        if content.get("version") != VERSION:
+        if type(content.get("version")) is not int or content["version"] != VERSION:
             raise self.error(f"expected version {VERSION}, got {content.get('version')!r}")
         return Header(
             server=self._text(content, "server") or "server",
@@ -244,6 +249,8 @@ class _Line:
         t = self._number(content, "t")
         if t is None:
             raise self.error("t: missing; expected Unix seconds")
+        if abs(t) >= INSTANT_MOST:
+            raise self.error(f"t: expected Unix seconds, got {t:.0f} (milliseconds?)")
         counters = self._mapping(content, "counters")
         view = content.get("view") or ("session" if failure is None else "none")
         if view not in VIEWS:
@@ -280,8 +287,11 @@ class _Line:
             return {row.pid: before[row.pid] if before.get(row.pid) == row else row for row in rows}
         if known is None:
             raise self.error("expected the first look to list every session (key: true)")
+        gone = self._content.get("gone") or ()
+        if not isinstance(gone, list | tuple) or not all(type(pid) is int for pid in gone):
+            raise self.error("gone: expected a list of pids")
         now = dict(known)
-        for pid in self._content.get("gone") or ():
+        for pid in gone:
             now.pop(pid, None)
         now.update((row.pid, row) for row in rows)
         return now
@@ -353,14 +363,16 @@ class _Line:
 
     def _number(self, source: dict[str, Any], key: str) -> float | None:
         value = source.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise self.error(f"{key}: expected a number, got {value!r}")
-        return None if value is None else float(value)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < NUMBER_MOST:
+            raise self.error(f"{key}: expected a number, got {str(value)[:40]!r}")
+        return float(value)
 
     def _whole(self, source: dict[str, Any], key: str) -> int | None:
         value = source.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise self.error(f"{key}: expected a whole number, got {value!r}")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) >= NUMBER_MOST):
+            raise self.error(f"{key}: expected a whole number, got {str(value)[:40]!r}")
         return value
 
     def _text(self, source: dict[str, Any], key: str) -> str | None:

@@ -1,6 +1,6 @@
 import pytest
 
-from batsignal.poll.conninfo import connect_parameters, first_of, redacted
+from batsignal.poll.conninfo import connect_parameters, redacted
 from batsignal.poll.resolve import ResolveError, Resolver
 
 
@@ -103,9 +103,3 @@ def test_numbers_of_hosts_and_ports_that_differ_are_libpqs_affair() -> None:
 @pytest.mark.parametrize("spelling", ["p@ss/w", "p%40ss%2Fw", "p%40ss/w"])
 def test_secret_is_cut_out_in_every_spelling(spelling: str) -> None:
     assert redacted(f"no way in with {spelling}!", "p@ss/w", None, "") == "no way in with ******!"
-
-
-def test_first_of_several_is_taken() -> None:
-    assert first_of({"port": "1,2"}, "port") == "1"
-    assert first_of({"port": ""}, "port", "5432") == "5432"
-    assert first_of({}, "port", "5432") == "5432"
