@@ -11,7 +11,7 @@ Owns the judgement and its memory from tick to tick. It has no clock: time is th
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
@@ -33,10 +33,13 @@ RATE_SESSIONS = 30
 # Of the sessions opened since the onset that are still there, less the first fill of each pool, this share was never
 # used again. Workers that each open one session at their first request come close, and have used many again by then.
 NEVER_USED_AGAIN_RATIO = 0.75
+# An application that gives back this share of what it takes holds its sessions for long, and loses none.
+GIVEN_BACK_RATIO = 0.3
+GIVEN_BACK_SECONDS = 60.0
 # Sessions that come in clumps with silence between them are pools that start one after the other.
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
-CLUMP_PENALTY = 3
+CLUMP_PENALTY = 6
 # A pool opens a session only while all it has are at work: many small pools that each once needed one more, and never
 # again, open none beside one that was idle. A leak does, from the second session of an origin on.
 BESIDE_IDLE_RATIO = 0.5
@@ -64,7 +67,7 @@ class _Train:
 
     @property
     def lost(self) -> int:
-        return len(self.tracks) - self.returned
+        return max(len(self.tracks) - self.returned, 0)
 
     @property
     def since(self) -> float:
@@ -131,7 +134,7 @@ class LeakDetector:
             self._lit.clear()  # the first look, or the clock stepped back: what was noted lies in the future
         groups: dict[tuple[str, ...], list[Origin]] = defaultdict(list)
         for origin in window.origins.values():
-            if origin.tracks:
+            if origin.tracks or origin.closings:
                 groups[origin.key.group].append(origin)
         for group in [group for group in self._lit if group not in groups]:
             del self._lit[group]
@@ -147,11 +150,11 @@ class LeakDetector:
         lit = self._lit.get(group)
         train = self._train(origins, window, lit)
         if lit is None:
-            if train is None or not self._is_leak(train, window):
+            if train is None or not self._is_leak(train, origins, window):
                 return None
             lit = _Lit(since=train.onset, severity="warning", most=train.lost, grew_at=window.t)
             self._lit[group] = lit
-        elif self._is_over(lit, train, window):
+        elif self._is_over(lit, train, origins, window):
             del self._lit[group]
             return None
         if train is None:
@@ -170,7 +173,7 @@ class LeakDetector:
         elif len(lost) < self._limits.leak_sessions:
             return None
         else:
-            lost = _believable(lost[_onset_index(lost) :], window.began)
+            lost = _believable(lost[_onset_index(lost, self._limits.leak_moment_seconds) :], window.began)
             count, begin = losses.unreplaced(lost, window.t, self._limits)
             lost = lost[begin:]
             returned = len(lost) - count
@@ -188,7 +191,7 @@ class LeakDetector:
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
-    def _is_leak(self, train: _Train, window: Window) -> bool:
+    def _is_leak(self, train: _Train, origins: list[Origin], window: Window) -> bool:
         doubt = CLUMP_PENALTY if _is_clumped(train) else 1 if self._is_beside_idle(train) else ALONE_PENALTY
         if train.lost < self._limits.leak_sessions * doubt:
             return False
@@ -200,6 +203,10 @@ class LeakDetector:
             return False
         if losses.growth_since(max(train.since, window.began), train.tracks) < SEEN_GROWTH:
             return False
+        seen_since = max(train.since, window.began)
+        taken = sum(1 for track in train.tracks if track.opened_at >= seen_since)
+        if losses.given_back(seen_since, train.gap_seconds, origins, self._limits) > GIVEN_BACK_RATIO * taken:
+            return False
         silence = window.t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
         return full or silence <= 3 * train.gap_seconds + GAP_SLACK_SECONDS
 
@@ -208,9 +215,9 @@ class LeakDetector:
         beside = sum(1 for track in train.tracks if track.beside_idle_seconds >= idle_seconds)
         return beside >= BESIDE_IDLE_RATIO * len(train.tracks)
 
-    def _is_over(self, lit: _Lit, train: _Train | None, window: Window) -> bool:
+    def _is_over(self, lit: _Lit, train: _Train | None, origins: list[Origin], window: Window) -> bool:
         """Whether the lost sessions are gone, used again, or have long stopped coming while there was room."""
-        if train is None or train.lost < self._limits.leak_sessions / 2:
+        if train is None or train.lost < self._limits.leak_sessions / 2 or self._gives_back(train, origins, window.t):
             lit.fewer_since = window.t if lit.fewer_since is None else lit.fewer_since
             return window.t - lit.fewer_since >= self._limits.leak_clear_seconds
         lit.fewer_since = None
@@ -220,21 +227,23 @@ class LeakDetector:
             return False
         return window.t - lit.grew_at > max(STANDSTILL_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
 
+    def _gives_back(self, train: _Train, origins: list[Origin], t: float) -> bool:
+        """Whether as many sessions come back of late as are taken."""
+        since = t - max(GIVEN_BACK_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
+        back = losses.given_back(since, train.gap_seconds, origins, self._limits)
+        return back > SEEN_GROWTH and back >= sum(1 for track in train.tracks if track.opened_at >= since)
+
     def _finding(self, group: tuple[str, ...], train: _Train, lit: _Lit, window: Window) -> Finding:
         # Younger ones cannot be told yet from sessions that will be used again.
         rate = train.rate(window.t - losses.telling_seconds(train.tracks[-1], self._limits))
-        exhaustion = _exhaustion_seconds(train, rate, window)
+        exhaustion, limit = _exhaustion(train, rate, window)
         within = self._limits.leak_critical_exhaustion_seconds * (2 if lit.severity == "critical" else 1)
-        lit.severity = "critical" if exhaustion <= within else "warning"
-        subject = _subject(train)
+        # What comes in clumps may be pools that start behind one address: it wakes somebody once room is short.
+        may_wake = not _is_clumped(train) or _is_full(window, self._limits.saturation_warning_ratio)
+        lit.severity = "critical" if exhaustion <= within and may_wake else "warning"
+        subject = replace(_subject(train), limit=limit)
         who = wording.culprit(subject)
-        left = (
-            "no slot is left"
-            if exhaustion <= 0
-            else f"slots run out in {wording.duration(exhaustion)}"
-            if math.isfinite(exhaustion)
-            else "not growing now"
-        )
+        left = _left(exhaustion, limit)
         return Finding(
             kind="leak",
             key=group,
@@ -254,12 +263,13 @@ class LeakDetector:
         )
 
 
-def _onset_index(lost: Sequence[Track]) -> int:
+def _onset_index(lost: Sequence[Track], moment_seconds: float) -> int:
     """Return where the newest steady train of lost sessions begins."""
     gaps = [later.opened_at - earlier.opened_at for earlier, later in pairwise(lost)]
     if not gaps:
         return 0
-    usual = median(gaps[-16:])
+    # Of sessions that come several at a time, the time between the times is what is usual.
+    usual = median([gap for gap in gaps if gap > moment_seconds][-16:] or gaps)
     longest = min(max(GAP_FACTOR * usual, GAP_SLACK_SECONDS), GAP_MOST_SECONDS)
     for index in range(len(gaps) - 1, -1, -1):
         if gaps[index] > longest:
@@ -287,26 +297,43 @@ def _is_full(window: Window, ratio: float) -> bool:
     return window.used >= ratio * snapshot.slots.usable
 
 
-def _exhaustion_seconds(train: _Train, rate: float, window: Window) -> float:
-    """Return when the first limit that the leak eats into is reached: the server's, its role's or its database's."""
+def _left(exhaustion: float, limit: str | None) -> str:
+    """Say what is left until a limit; None is the server's own."""
+    kind, _, name = (limit or "").partition(":")
+    if not math.isfinite(exhaustion):
+        return "not growing now"
+    if limit is None:
+        return "no slot is left" if exhaustion <= 0 else f"slots run out in {wording.duration(exhaustion)}"
+    return (
+        f"the limit of {kind} {name} is reached"
+        if exhaustion <= 0
+        else f"the limit of {kind} {name} is reached in {wording.duration(exhaustion)}"
+    )
+
+
+def _exhaustion(train: _Train, rate: float, window: Window) -> tuple[float, str | None]:
+    """Return when the first limit that the leak eats into is reached, and which: None is the server's own."""
     snapshot = window.snapshot
     if snapshot is None:
-        return math.inf
-    room = []
+        return math.inf, None
+    room: list[tuple[int, str | None]] = []
     if snapshot.slots is not None:
-        room.append(snapshot.slots.usable - window.used)
+        room.append((snapshot.slots.usable - window.used, None))
     user = wording.common(track.session.usename for track in train.tracks)
     database = wording.common(track.session.datname for track in train.tracks)
     clients = [session for session in snapshot.sessions if session.is_client]
     if user is not None and user in snapshot.role_limits:
-        room.append(snapshot.role_limits[user] - sum(1 for session in clients if session.usename == user))
+        held = sum(1 for session in clients if session.usename == user)
+        room.append((snapshot.role_limits[user] - held, f"role:{user}"))
     if database is not None and database in snapshot.database_limits:
-        room.append(snapshot.database_limits[database] - sum(1 for session in clients if session.datname == database))
+        held = sum(1 for session in clients if session.datname == database)
+        room.append((snapshot.database_limits[database] - held, f"database:{database}"))
     if not room:
-        return math.inf
-    if min(room) <= 0:
-        return 0.0
-    return min(room) / rate if rate > 0 else math.inf
+        return math.inf, None
+    least, limit = min(room, key=lambda one: one[0])
+    if least <= 0:
+        return 0.0, limit
+    return (least / rate if rate > 0 else math.inf), limit
 
 
 def _subject(train: _Train) -> Subject:

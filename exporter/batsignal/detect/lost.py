@@ -6,6 +6,7 @@ by a balance: recycling opens as many as it closes. It decides nothing about lea
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from batsignal.detect.window import Closing, Origin, Track, resting_since
 
 # A session that came back after a rest is only lost when it rests this many times as long.
 COME_BACK_FACTOR = 2.0
+GIVEN_BACK_AT_ONCE = 2.0
+REPLACED_SECONDS = 3.0
+REPLACED_GAP_SECONDS = 30.0
 
 
 def opened_at(track: Track) -> float:
@@ -104,6 +108,32 @@ def _looked_lost(closing: Closing, limits: Thresholds) -> bool:
         and since - closing.opened_at <= limits.leak_first_use_seconds
         and closing.t - since >= _rest_to_tell(closing.longest_rest_seconds, limits)
     )
+
+
+def given_back(since: float, gap_seconds: float, origins: Iterable[Origin], limits: Thresholds) -> int:
+    """Return how many sessions that looked lost were given back since then after all.
+
+    An application that holds a session for a minute and then closes it gives back what it takes, one by one. More in
+    one look than are taken (one in `gap_seconds`) are a process that ended or was released: they say nothing about how
+    it used its sessions. Nor does a session that another replaced at once, as pools recycle; that is told only where
+    sessions come so seldom that it is no chance.
+    """
+    at_once_most = GIVEN_BACK_AT_ONCE + GIVEN_BACK_AT_ONCE / max(gap_seconds, 0.1)
+    tells_replaced = gap_seconds >= REPLACED_GAP_SECONDS
+    count = 0
+    for origin in origins:
+        moments = Counter(one.t for one in origin.closings if one.t >= since and _looked_lost(one, limits))
+        if tells_replaced and moments:
+            opened = sorted(
+                [track.opened_at for track in origin.tracks.values()] + [one.opened_at for one in origin.closings]
+            )
+            moments = Counter({t: many for t, many in moments.items() if not _is_near(t, opened)})
+        count += sum(many for many in moments.values() if many <= at_once_most)
+    return count
+
+
+def _is_near(t: float, instants: Sequence[float]) -> bool:
+    return _at_least(t - REPLACED_SECONDS, instants) > _at_least(t + REPLACED_SECONDS, instants)
 
 
 def unreplaced(lost: Sequence[Track], t: float, limits: Thresholds) -> tuple[int, int]:

@@ -77,7 +77,11 @@ class Judge:
         snapshot = self._window.snapshot
         if snapshot is None or snapshot.slots is None or self._window.t != snapshot.t:
             return None
-        leaks = (finding.exhaustion_seconds for finding in findings if finding.kind == "leak")
+        leaks = (
+            finding.exhaustion_seconds
+            for finding in findings
+            if finding.kind == "leak" and finding.subject.limit is None
+        )
         return min(self._saturation.exhaustion_seconds(self._window), *leaks, math.inf)
 
 

@@ -102,14 +102,59 @@ def test_autoscaling_up_and_staying(world: Any, stays_dark: Dark, work: float, b
     stays_dark(world, 900)
 
 
-@pytest.mark.parametrize(("every", "idle_pods"), [(15, 20), (8, 4)])
-def test_idle_pods_that_come_one_by_one_behind_one_address(
-    world: Any, stays_dark: Dark, every: float, idle_pods: int
-) -> None:
+def test_a_few_idle_pods_that_come_one_by_one_behind_one_address(world: Any, stays_dark: Dark) -> None:
     world.pool("web@1", least=5, work=5)
-    for n in range(idle_pods):
-        world.pool("web@1", least=5, at=300 + every * n)
+    for n in range(4):
+        world.pool("web@1", least=5, at=300 + 8 * n)
     stays_dark(world, 900)
+
+
+def test_a_hundred_idle_sessions_of_pods_behind_one_address_wake_nobody(
+    world: Any, look_on: Callable[..., Any]
+) -> None:
+    # Nothing tells them from a job that loses five sessions at each run: a warning is right, a page is not.
+    world.pool("web@1", least=5, work=5)
+    for n in range(20):
+        world.pool("web@1", least=5, at=300 + 15 * n)
+    for watcher in look_on(world, 900, starts=(0.0, 387.0), interval=1.0):
+        assert all(event.signal.finding.severity == "warning" for event in watcher.events), watcher.sentences()
+
+
+@pytest.mark.parametrize(("every", "least", "most"), [(1.0, 20, 60), (2.0, 60, 120), (5.0, 180, 600)])
+def test_an_application_that_holds_each_session_for_long_and_gives_it_back(
+    world: Any, look_on: Callable[..., Any], every: float, least: float, most: float
+) -> None:
+    # Long polls: as many come as go, only not at once. The daemon is started among them.
+    def hold(at: float) -> None:
+        def begin() -> None:
+            seat = world.open("push@1")
+            seat.use(world.now + 0.01, 0.02)
+            world.call(world.elapsed + world.chance.uniform(least, most), lambda: world.close(seat))
+
+        world.call(at, begin)
+
+    for n in range(int(2400 / every)):
+        hold(every * n + world.chance.uniform(0, every))
+    for watcher in look_on(world, 2300, starts=(1000.0, 1500.0), interval=1.0):
+        # A daemon that has just started may take it for a leak once, until it has seen some given back.
+        lit = sum(1 for event in watcher.events if event.event == "raised")
+        assert lit <= 1, watcher.sentences()
+        assert not watcher.now
+
+
+def test_workers_of_one_session_that_replace_each_other_one_by_one(world: Any, stays_dark: Dark) -> None:
+    def work(version: str, start: float, end: float, client: str) -> None:
+        def begin() -> None:
+            seat = world.open(f"worker@{version}", client=client)
+            seat.use(world.now + 0.01, 0.02)
+            world.call(end, lambda: world.close(seat))
+
+        world.call(start, begin)
+
+    for n in range(12):
+        work("1", 0.3 * n, 304.0 + 5 * n, f"10.1.0.{n}")
+        work("2", 300.0 + 5 * n, 2000.0, f"10.2.0.{n}")
+    stays_dark(world, 700)
 
 
 @pytest.mark.parametrize("order", ["lifo", "fifo"])

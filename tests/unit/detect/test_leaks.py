@@ -513,3 +513,27 @@ def test_copy_that_waits_for_its_client_is_at_work(make_world: Any, watcher: Any
     world.leak("loader", every=3.0, at=ONSET, rest="ClientRead", until=160, query="COPY orders FROM STDIN")
     watcher.follow(world.looks(240))
     assert not watcher.events, watcher.sentences()
+
+
+@pytest.mark.parametrize(("sessions", "every"), [(3, 12), (5, 15), (10, 30)])
+def test_a_job_that_loses_some_sessions_at_each_run_is_called(
+    make_world: Any, watcher: Any, sessions: int, every: float
+) -> None:
+    world = make_world(slots=Slots(max=600, superuser_reserved=3))
+    world.pool("job@1", least=5, most=20, work=5)
+    for run in range(40):
+        for n in range(sessions):
+            world.call(ONSET + every * run + 0.2 * n, lambda: world.open("job@1").use(world.now + 0.01, 0.02))
+    watcher.follow(world.looks(ONSET + every * 40))
+    assert [event.signal.finding.subject.application for event in watcher.raised("leak")] == ["job"]
+    # It may be pools that start behind one address, so it wakes nobody while there is room.
+    assert watcher.raised("leak")[0].signal.finding.severity == "warning"
+
+
+def test_a_leak_in_a_role_with_a_limit_names_that_limit(world: Any, watcher: Any) -> None:
+    world.role_limits = {"app": 30}
+    world.leak("web@1", every=2.0, at=ONSET)
+    watcher.follow(world.looks(ONSET + 45))
+    found = watcher.raised("leak")[0].signal.finding
+    assert found.subject.limit == "role:app"
+    assert "the limit of role app is reached in" in found.summary

@@ -139,7 +139,7 @@ def test_leak_of_a_role_does_not_silence_the_limit_of_another_role(make_world: A
     world.pool("nightly", least=10, place={"user": "batch"})
     watcher.follow(world.looks(110))
     lit = {(found.kind, found.subject.limit) for found in watcher.now}
-    assert lit == {("leak", None), ("saturation", "role:batch")}
+    assert lit == {("leak", "role:app"), ("saturation", "role:batch")}
 
 
 def test_leak_that_can_wait_does_not_silence_a_saturation_that_cannot(make_world: Any, watcher: Any) -> None:
