@@ -5,6 +5,7 @@ files that ship in alerts/; only their addresses are put in place.
 """
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -102,6 +103,18 @@ def pager() -> Iterator[Pager]:
         server.server_close()
 
 
+def named_in_rules() -> set[str]:
+    rules = "".join(file.read_text() for file in ALERTS.glob("*.rules.yml"))
+    return set(re.findall(r"\bbatsignal_[a-z_]+", rules))
+
+
+def served(url: str) -> set[str]:
+    """Return the names of the daemon's samples."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=2) as response:  # noqa: S310 - an address of our own
+        lines = response.read().decode().splitlines()
+    return {re.split(r"[{ ]", line, maxsplit=1)[0] for line in lines if not line.startswith("#")}
+
+
 @contextmanager
 def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
@@ -138,6 +151,7 @@ def stack(folder: Path, database_port: int) -> Iterator[tuple[Pager, str]]:
     config = folder / "batsignal.yml"
     config.write_text(
         f"servers:\n  - {{name: db1, dsn: 'postgresql://batsignal@127.0.0.1:{database_port}/postgres'}}\n"
+        f"endpoints:\n  - {{name: itself, url: 'http://127.0.0.1:{daemon}/-/healthy'}}\n"
     )
     with ExitStack() as running:
         record = running.enter_context(pager())
@@ -216,8 +230,8 @@ def test_a_leak_pages_once_with_culprit_and_version_before_the_slots_run_out(tmp
             cursor.execute("CREATE ROLE batsignal LOGIN; GRANT pg_monitor TO batsignal; CREATE ROLE web LOGIN")
             cursor.execute("CREATE TABLE orders AS SELECT 42 AS id; GRANT SELECT ON orders TO web")
         admin.close()
-        for _ in range(17):
-            running.callback(psycopg2.connect(database.dsn(application_name="billing@1.0.0")).close)
+        for name in ("web@2.3.9", *["billing@1.0.0"] * 16):
+            running.callback(psycopg2.connect(database.dsn(application_name=name)).close)
         record, url = running.enter_context(stack(tmp_path, database.port))
         assert not record.pages("pager"), "calm pages nobody"
         leak = running.enter_context(Leak(database.dsn(user="web", application_name="web@2.4.0"), 0.5))
@@ -234,7 +248,9 @@ def test_a_leak_pages_once_with_culprit_and_version_before_the_slots_run_out(tmp
         text = " ".join(alert["annotations"].values())
         assert "web@2.4.0 leaks connections" in text
         assert "slots run out in" in text
+        assert "Deploy before it: web@2.4.0" in text
         assert "Do not restart the database: it is healthy." in text
+        assert named_in_rules() <= served(url), "every metric that a rule names is served while the signal is lit"
         # The runbook and the dashboard that the page names are there, on the daemon.
         for link in ("runbook_url", "dashboard_url"):
             address = alert["annotations"][link]
