@@ -63,7 +63,6 @@ class Daemon:
         self._resolver = Resolver()
         self._deploys = DeployLog(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
-        self._recordings = _open_recordings(config, record)
         self._homes: dict[str, ServerRunner] = {}
         self._schedule = Schedule(check=self._check_ages)
         self._prober = Prober(deliver=self._probed, clock=clock)
@@ -75,6 +74,8 @@ class Daemon:
             runbooks=runbooks,
         )
         self._web = WebServer(app, WebServer.bind(listen_address))
+        # After the port: a second daemon by mistake must not empty the recording of the first.
+        self._recordings = _open_recordings(config, record)
 
     @property
     def address(self) -> str:

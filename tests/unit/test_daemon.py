@@ -1,0 +1,19 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from batsignal.config import load
+from batsignal.daemon import Daemon
+from batsignal.errors import UnreachableError
+
+
+def test_a_taken_port_leaves_a_recording_that_is_there_as_it_was(tmp_path: Path) -> None:
+    config = load(None, {"DATA_SOURCE_NAME": "postgresql://batsignal@127.0.0.1:1/postgres"})
+    recording = tmp_path / "first.jsonl"
+    recording.write_text("what the first daemon has seen\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UnreachableError, match=f"cannot listen on {address}"):
+            Daemon(config, read_config=lambda: config, listen_address=address, record=str(recording))
+    assert recording.read_text() == "what the first daemon has seen\n"
