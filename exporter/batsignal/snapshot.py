@@ -79,14 +79,20 @@ class ApplicationPattern:
 
     def split(self, application_name: str | None) -> Application:
         """Return the service and the version in a name; a name without a match is the service as a whole."""
-        name = (application_name or "").strip()
-        if name.casefold() in UNNAMED:
-            return Application(service=None, version=None)
-        match = self.regex.search(name)
-        if match is None:
-            return Application(service=name, version=None)
-        groups = match.groupdict()
-        return Application(service=groups.get("service") or name, version=groups.get("version") or None)
+        return _split(self.regex, application_name)
+
+
+# Names repeat from session to session and from tick to tick; bounded, because hostile ones do not.
+@lru_cache(maxsize=20_000)
+def _split(regex: re.Pattern[str], application_name: str | None) -> Application:
+    name = (application_name or "").strip()
+    if name.casefold() in UNNAMED:
+        return Application(service=None, version=None)
+    match = regex.search(name)
+    if match is None:
+        return Application(service=name, version=None)
+    groups = match.groupdict()
+    return Application(service=groups.get("service") or name, version=groups.get("version") or None)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from batsignal.snapshot import Application, ApplicationPattern, Session, Snapshot
+from batsignal.snapshot import ApplicationPattern, Session, Snapshot
 
 # Memory is bounded by these, whatever names come by; an origin without sessions is forgotten after the time.
 ORIGINS_MOST = 20_000
@@ -121,7 +121,6 @@ class Window:
 
     def __init__(self, pattern: ApplicationPattern) -> None:
         self._pattern = pattern
-        self._names: dict[str | None, Application] = {}
         self._tracks: dict[tuple[int, float | None], Track] = {}
         self.origins: dict[OriginKey, Origin] = {}
         self.used = 0
@@ -164,15 +163,6 @@ class Window:
         self.origins.clear()
         self.pings.clear()
         self.snapshot = None
-
-    def application(self, name: str | None) -> Application:
-        """Return who an `application_name` says it is; cached, for names repeat."""
-        known = self._names.get(name)
-        if known is None:
-            if len(self._names) >= ORIGINS_MOST:
-                self._names.clear()
-            known = self._names[name] = self._pattern.split(name)
-        return known
 
     @property
     def sessions(self) -> int:
@@ -219,7 +209,7 @@ class Window:
         return True
 
     def _origin_key(self, session: Session) -> OriginKey:
-        who = self.application(session.application_name)
+        who = self._pattern.split(session.application_name)
         return OriginKey(who.service, who.version, session.usename, session.datname, session.client_addr)
 
     def _origin(self, session: Session, opened_at: float) -> Origin:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from batsignal.snapshot import Application, ApplicationPattern, ProbeResult, Session, Snapshot
+from batsignal.snapshot import ApplicationPattern, ProbeResult, Session, Snapshot
 
 OTHER = "other"
 UNSEEN = "unseen"
@@ -165,7 +165,6 @@ class Tally:
         self._seen = 0
         self._sessions_counted: int | None = None
         self._seen_at_count = 0
-        self._names: dict[str | None, Application] = {}
 
     def add(self, snapshot: Snapshot) -> ServerTally:
         """Add one tick and return the totals."""
@@ -189,16 +188,6 @@ class Tally:
         self._last_t = snapshot.t
         return self._view(clients, snapshot.t, usage)
 
-    def application(self, session: Session) -> Application:
-        """Return who a session says it is; cached, for names repeat."""
-        name = session.application_name
-        known = self._names.get(name)
-        if known is None:
-            if len(self._names) > 10_000:  # noqa: PLR2004 - a cache that hostile names cannot grow for ever
-                self._names.clear()
-            known = self._names[name] = self._pattern.split(name)
-        return known
-
     def _count_churn(self, clients: list[Session], snapshot: Snapshot) -> None:
         t = snapshot.t
         before = self._alive
@@ -206,7 +195,7 @@ class Tally:
         for session in clients:
             label = before.get(session.key) if before else None
             if label is None:
-                label = self._applications.admit(self.application(session).service or "", t)
+                label = self._applications.admit(self._pattern.split(session.application_name).service or "", t)
             alive[session.key] = label
         if before is not None:
             opened = [label for key, label in alive.items() if key not in before]
@@ -233,7 +222,7 @@ class Tally:
         )
         counts: Counter[tuple[str, str, str, str, str]] = Counter()
         for (datname, usename, application_name, state), sessions in raw.items():
-            who = self._names.get(application_name) or self._pattern.split(application_name)
+            who = self._pattern.split(application_name)
             application = self._applications.admit(who.service or "", t)
             version = "" if application == OTHER else self._versions.admit(who.version or "", t)
             key = (
