@@ -107,7 +107,14 @@ LAYERS: dict[str, Layer] = {
         third_party=frozenset({"structlog"}),
     ),
     "batsignal.drills.*": Layer(
-        ours=("batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll", "batsignal.drills"),
+        ours=(
+            "batsignal.snapshot",
+            "batsignal.detect.signal",
+            "batsignal.config",
+            "batsignal.errors",
+            "batsignal.poll",
+            "batsignal.drills",
+        ),
         third_party=frozenset({"psycopg2", "yaml", "psutil"}),
     ),
     "batsignal.cli.*": Layer(ours=EVERYTHING, third_party=frozenset({"structlog", "typer", "click"})),
