@@ -280,7 +280,10 @@ def _open_recordings(config: Config, record: str | None) -> dict[str, RecordingW
         path = Path(record.replace("{server}", server.name.replace("/", "_")))
         try:
             recordings[server.name] = RecordingWriter(
-                path, server=server.name, interval_seconds=server.poll_interval_seconds
+                path,
+                server=server.name,
+                interval_seconds=server.poll_interval_seconds,
+                application_pattern=config.application_pattern,
             )
         except OSError as exc:
             raise ConfigError(f"--record {path}: cannot be written: {exc.strerror or exc}") from exc

@@ -49,6 +49,7 @@ class ServerRunner:
     ) -> None:
         self.config = config
         self._find_deploys = find_deploys
+        self._known_deploys: tuple[Deploy, ...] = ()
         self._publish = publish
         self._recording = recording
         self._clock = clock
@@ -83,7 +84,7 @@ class ServerRunner:
                 tick(
                     self._watch,
                     look=self._look,
-                    find_deploys=self._find_deploys,
+                    find_deploys=self._deploys_after,
                     publish=self._published,
                     now=self._clock,
                 )
@@ -121,6 +122,11 @@ class ServerRunner:
         probes = tuple(self._probes.popleft() for _ in range(len(self._probes)))
         return replace(snapshot, probes=probes, host=self._look_at_host())
 
+    def _deploys_after(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
+        """Return every deploy known after a look, and keep them: the recording holds what the judge was told."""
+        self._known_deploys = tuple(self._find_deploys(snapshot))
+        return self._known_deploys
+
     def _look_at_host(self) -> HostLoad | None:
         process = self._poller.process
         now = self._monotonic()
@@ -156,7 +162,7 @@ class ServerRunner:
         if self._recording is None:
             return
         try:
-            self._recording.write(snapshot)
+            self._recording.write(snapshot, known_deploys=self._known_deploys)
         except OSError as exc:
             # The watch goes on without its recording: a full disk must not blind it.
             self._recording = None

@@ -200,6 +200,26 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolerPool:
+    """One row of PgBouncer's `SHOW POOLS`, in its names; a column that this version of it does not have is None.
+
+    `cl_waiting` clients wait for a server session, the first of them since `maxwait_seconds`.
+    """
+
+    database: str
+    user: str
+    cl_active: int | None = None
+    cl_waiting: int | None = None
+    sv_active: int | None = None
+    sv_idle: int | None = None
+    sv_used: int | None = None
+    sv_tested: int | None = None
+    sv_login: int | None = None
+    maxwait_seconds: float | None = None
+    pool_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostLoad:
     """The machine the server runs on, when it is ours too.
 
@@ -252,6 +272,8 @@ class Snapshot:
     role: str | None = None
     """The role we are logged in as."""
     host: HostLoad | None = None
+    pools: tuple[PoolerPool, ...] | None = None
+    """The pooler's own pools; None where no pooler was asked, or none answered."""
     server_version_num: int | None = None
     poll_seconds: Mapping[str, float] = field(default_factory=dict)
     """How long each poller of this tick took, by its name."""

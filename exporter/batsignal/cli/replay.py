@@ -1,6 +1,7 @@
 """`batsignal replay`: the detectors over a recording, through the very code that runs live, as fast as it goes.
 
-Events are printed when the whole recording has been read: half a recording must not look like a whole one.
+Names are split as the recording daemon split them (its `application_pattern` stands in the header), else as the default
+does. Events are printed when the whole recording has been read: half a recording must not look like a whole one.
 """
 
 import json
@@ -34,8 +35,8 @@ def replay(path: str, *, spelling: str) -> int:
 
 def events_of(path: Path) -> Iterator[Event]:
     """Yield what the detectors say of a recording, in order of time."""
-    pattern = ApplicationPattern(re.compile(APPLICATION_PATTERN))
     header, snapshots = read(path)
+    pattern = ApplicationPattern(re.compile(header.application_pattern or APPLICATION_PATTERN))
     judge = Judge(thresholds=Thresholds(), pattern=pattern)
     incidents = Incidents(header.server)
     deploys = DeployLog(pattern)

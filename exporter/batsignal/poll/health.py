@@ -31,6 +31,8 @@ USER_AGENT = f"batsignal/{__version__}"
 BODY_BYTES_MAX = 1024 * 1024
 REDIRECTS_MAX = 5
 PORT_MAX = 65535
+# No clock here is better than a microsecond; further digits would only fill recordings.
+SECONDS_DIGITS = 6
 STOP_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
@@ -140,10 +142,10 @@ async def probe(target: Target, *, clock: Callable[[], float] = time.time, diale
         service=target.service,
         at=at,
         up=reason is None,
-        seconds=time.perf_counter() - started,
+        seconds=round(time.perf_counter() - started, SECONDS_DIGITS),
         status=course.status,
         reason=reason,
-        phases=MappingProxyType(course.seconds),
+        phases=MappingProxyType({name: round(s, SECONDS_DIGITS) for name, s in course.seconds.items()}),
         tls_expiry=course.tls_expiry,
     )
 

@@ -28,6 +28,9 @@ START_TOLERANCE_SECONDS = 5.0
 
 POSTMASTER_NAMES = ("postgres", "postmaster")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# As fine as anybody reads it; further digits would only fill recordings.
+RATIO_DIGITS = 4
+LOAD_DIGITS = 2
 
 # include/net/tcp_states.h of Linux, in its order from 1; psutil's names. 0A is LISTEN, which is no session, and
 # 0C (a request not yet acknowledged) is shown as 03.
@@ -197,9 +200,9 @@ class HostPoller:
             return None
         processes, rss_bytes = self._server_processes(postmaster)
         return HostLoad(
-            cpu_ratio=self._cpu_ratio,
-            memory_used_ratio=1.0 - memory.available / memory.total,
-            load1=load1,
+            cpu_ratio=round(self._cpu_ratio, RATIO_DIGITS),
+            memory_used_ratio=round(1.0 - memory.available / memory.total, RATIO_DIGITS),
+            load1=round(load1, LOAD_DIGITS),
             cpu_count=psutil.cpu_count() or 1,
             server_processes=processes,
             server_rss_bytes=rss_bytes,

@@ -32,6 +32,8 @@ CONNECT_SECONDS = 2.0
 PATIENCE_SECONDS = 6.0
 
 BLOCKERS_MAX = 100
+# No clock here is better than a microsecond; further digits would only fill recordings.
+PING_DIGITS = 6
 
 
 @dataclass(slots=True, kw_only=True)
@@ -236,7 +238,7 @@ class PostgresPoller:
             role_limits=self._names.role_limits,
             database_limits=self._names.database_limits,
             counters=kept.facts.counters,
-            ping_seconds=ping_seconds,
+            ping_seconds=round(ping_seconds, PING_DIGITS),
             privileged=kept.facts.privileged,
             role=kept.role,
             server_version_num=kept.server_version_num,

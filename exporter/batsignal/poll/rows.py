@@ -95,7 +95,8 @@ class RowReader:
         self._before = now
         # After the server's clock stepped back there is no saying which texts were new: the next look asks for all.
         self._looked_at = None if stepped_back else t
-        return tuple(session for _, session in now.values())
+        # By pid, as a recording is read: a live run and its replay see the same in the same order.
+        return tuple(now[pid][1] for pid in sorted(now))
 
 
 def _text(row: Row) -> str | None:

@@ -1,13 +1,30 @@
+import gzip
 import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batsignal.cli.replay import replay
+from batsignal.cli import main
+from batsignal.cli.replay import events_of, replay
 from batsignal.record.recording import RecordingError, RecordingWriter
-from batsignal.snapshot import Session, Slots, Snapshot
+from batsignal.snapshot import Deploy, Session, Slots, Snapshot
 
 T = 1_760_000_000.0
+
+
+def lost(second: int, **facts: Any) -> Session:
+    """Return a session that was used once, right after it was opened."""
+    start = T + second - 0.5
+    return Session(
+        **{"pid": 1000 + second, "backend_start": start, "state": "idle", "state_change": start + 0.1, "usename": "web"}
+        | facts
+    )
 
 
 def leak(path: Path, seconds: int = 120) -> Path:
@@ -16,17 +33,7 @@ def leak(path: Path, seconds: int = 120) -> Path:
     sessions: list[Session] = []
     for second in range(seconds):
         if second >= 10 and second % 2 == 0:
-            start = T + second - 0.5
-            sessions.append(
-                Session(
-                    pid=1000 + second,
-                    backend_start=start,
-                    state="idle",
-                    state_change=start + 0.1,
-                    application_name="web@2.4.0",
-                    usename="web",
-                )
-            )
+            sessions.append(lost(second, application_name="web@2.4.0"))
         slots = Slots(max=100, superuser_reserved=3)
         writer.write(Snapshot(server="db1", t=T + second, sessions=tuple(sessions), slots=slots, own_sessions=1))
     writer.close()
@@ -63,3 +70,99 @@ def test_half_a_recording_prints_nothing_as_if_it_were_whole(
     with pytest.raises(RecordingError, match=r"leak\.jsonl:122:"):
         replay(str(path), spelling="text")
     assert capsys.readouterr().out == ""
+
+
+def deployed_with_pattern(path: Path, pattern: str | None) -> Path:
+    """Record two services whose names are split at a slash, one of which leaks after a deploy known from elsewhere."""
+    deploy = Deploy(service="web", version="2.4.0", at=T + 8, previous="2.3.9")
+    writer = RecordingWriter(path, server="db1", interval_seconds=1.0, application_pattern=pattern)
+    sessions: list[Session] = []
+    for second in range(120):
+        if second >= 10 and second % 2 == 0:
+            sessions.append(lost(second, application_name="web/2.4.0"))
+        slots = Slots(max=100, superuser_reserved=3)
+        writer.write(
+            Snapshot(server="db1", t=T + second, sessions=tuple(sessions), slots=slots, own_sessions=1),
+            known_deploys=(deploy,) if second >= 9 else (),
+        )
+    writer.close()
+    return path
+
+
+def test_names_are_split_as_the_live_run_split_them(tmp_path: Path) -> None:
+    told = deployed_with_pattern(tmp_path / "told.jsonl", r"^(?P<service>[^/]+)/(?P<version>.+)$")
+    subject = next(events_of(told)).signal.finding.subject
+    assert (subject.application, subject.version) == ("web", "2.4.0")
+    untold = deployed_with_pattern(tmp_path / "untold.jsonl", None)
+    assert next(events_of(untold)).signal.finding.subject.application == "web/2.4.0"
+
+
+def test_a_deploy_that_no_session_of_this_server_showed_is_named_all_the_same(tmp_path: Path) -> None:
+    told = deployed_with_pattern(tmp_path / "told.jsonl", r"^(?P<service>[^/]+)/(?P<version>.+)$")
+    found = next(events_of(told)).signal.finding
+    assert found.deploy is not None
+    assert (found.deploy.version, found.deploy.at, found.deploy.previous) == ("2.4.0", T + 8, "2.3.9")
+    assert "Roll back web to 2.3.9" in found.action
+
+
+def test_the_same_recording_gives_the_same_bytes_in_two_processes_that_hash_differently(tmp_path: Path) -> None:
+    path = leak(tmp_path / "leak.jsonl.gz")
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-m", "batsignal", "replay", str(path), "--format", spelling],
+            check=True,
+            capture_output=True,
+            timeout=60,
+            env={"PATH": os.defpath, "PYTHONHASHSEED": seed},
+        ).stdout
+        for spelling in ("json", "text")
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1] != b""
+    assert outputs[2] == outputs[3] != b""
+
+
+BAD_FILES: dict[str, Callable[[bytes], bytes]] = {
+    "cut off in a line": lambda whole: whole[:-5],
+    "cut off, gzipped": lambda whole: gzip.compress(whole)[:-100],
+    "mixed up": lambda whole: b"\n".join(sorted(whole.split(b"\n"), key=lambda line: line[::-1])),
+    "two in one file": lambda whole: whole + whole,
+    "two in one file, gzipped": lambda whole: gzip.compress(whole) + gzip.compress(whole),
+    "foreign JSON": lambda _: b'{"servers": [1, 2, 3]}\n',
+    "foreign text": lambda _: b"servers:\n- name: db1\n",
+    "newer version": lambda whole: whole.replace(b'"version":1', b'"version":2', 1),
+    "milliseconds": lambda whole: whole.replace(b'"t":1760000', b'"t":1760000000', 5),
+    "time backwards": lambda whole: whole.replace(b'"t":1760000050', b'"t":1760000040', 1),
+    "gzip of garbage": lambda _: gzip.compress(bytes(range(256)) * 100),
+    "garbage that says gzip": lambda _: b"\x1f\x8b" + bytes(range(256)) * 100,
+    "empty": lambda _: b"",
+    "NUL bytes": lambda whole: whole + b"\x00" * 4096,
+    "a huge line": lambda whole: whole + b'{"t":1760009999,"sessions":["' + b"x" * 40_000_000 + b'"]}\n',
+    "not UTF-8": lambda whole: whole.replace(b"web@", b"w\xffb@", 1),
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_a_bad_recording_ends_with_2_names_its_line_and_prints_nothing_as_if_it_were_whole(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(BAD_FILES[what](leak(tmp_path / "leak.jsonl").read_bytes()))
+    assert command("replay", str(path), monkeypatch=monkeypatch) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"batsignal: {re.escape(str(path))}:\d+: [^\n]+\n", printed.err)
+
+
+def test_a_folder_is_no_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("replay", str(tmp_path), monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr() == ("", f"batsignal: {tmp_path}: cannot be read: Is a directory\n")
+
+
+def command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["batsignal", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)

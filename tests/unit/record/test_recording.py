@@ -1,17 +1,29 @@
+"""What was written is read again: everything in a look that a judge or a reader of a recording may want."""
+
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batsignal.record.recording import RecordingError, RecordingWriter, read
-from batsignal.snapshot import Counters, Deploy, PollFailure, ProbeResult, Session, Slots, Snapshot
+from batsignal.record.recording import RecordingWriter, read
+from batsignal.snapshot import (
+    Counters,
+    Deploy,
+    HostLoad,
+    PollFailure,
+    PoolerPool,
+    ProbeResult,
+    Session,
+    Slots,
+    Snapshot,
+)
 
 T = 1_760_000_000.0
-HEADER = {"format": "batsignal-recording", "version": 1, "server": "db1", "started_at": T, "interval_seconds": 1.0}
 
 
 def session(pid: int, **facts: Any) -> Session:
@@ -23,60 +35,134 @@ def look(second: float, *sessions: Session, **facts: Any) -> Snapshot:
     return Snapshot(server="db1", t=T + second, sessions=sessions, **(given | facts))
 
 
-def round_trip(path: Path, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-    writer = RecordingWriter(path, server="db1", interval_seconds=1.0)
+def record(path: Path, snapshots: Sequence[Snapshot], **options: Any) -> Path:
+    writer = RecordingWriter(path, server="db1", interval_seconds=1.0, **options)
     for snapshot in snapshots:
         writer.write(snapshot)
     writer.close()
-    _, ticks = read(path)
-    return list(ticks)
+    return path
+
+
+def round_trip(path: Path, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    return list(read(record(path, snapshots))[1])
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+BUSY = session(
+    2,
+    state="active",
+    datname="shop",
+    usename="wéb",
+    application_name="web@2.4.0",
+    client_addr="10.0.0.4",
+    xact_start=T - 1.5,
+    query_start=T - 1.25,
+    wait_event_type="Lock",
+    wait_event="relation",
+    query_id="-42",
+    query='SELECT "ünï\\x00" FROM t WHERE a = ?',
+    blocked_by=(1, 0),
+    backend_xid="7",
+    backend_xmin="6",
+    leader_pid=1,
+)
+PROBE = ProbeResult(
+    endpoint="web",
+    service="shop",
+    at=T + 1.5,
+    up=False,
+    seconds=2.000_123_456_7,
+    status=503,
+    reason="no",
+    phases={"resolve": 0.001, "connect": 0.25},
+    tls_expiry=T + 1e6,
+)
+HOST = HostLoad(
+    cpu_ratio=0.123_456_789,
+    memory_used_ratio=0.5,
+    load1=1.25,
+    cpu_count=4,
+    server_processes=12,
+    server_rss_bytes=123_456_789,
+    tcp={"ESTABLISHED": 9, "LISTEN": 2},
+)
+POOL = PoolerPool(
+    database="shop",
+    user="web",
+    cl_active=20,
+    cl_waiting=3,
+    sv_active=5,
+    sv_idle=0,
+    sv_used=1,
+    sv_tested=0,
+    sv_login=0,
+    maxwait_seconds=2.250_001,
+    pool_mode="transaction",
+)
+LIMITS = {"role_limits": {"web": 20}, "database_limits": {"shop": 30}}
 
 
 @pytest.mark.parametrize("name", ["plain.jsonl", "zipped.jsonl.gz"])
 def test_what_was_written_is_read_again(tmp_path: Path, name: str) -> None:
-    busy = session(
-        2,
-        state="active",
-        datname="shop",
-        usename="wéb",
-        application_name="web@2.4.0",
-        client_addr="10.0.0.4",
-        xact_start=T - 1.5,
-        query_start=T - 1.25,
-        wait_event_type="Lock",
-        wait_event="relation",
-        query_id="-42",
-        query='SELECT "ünï" FROM t WHERE a = ?',
-        blocked_by=(1, 0),
-        backend_xid="7",
-        backend_xmin="6",
-        leader_pid=1,
-    )
     worker = session(3, backend_type="autovacuum worker", state=None, state_change=None, backend_start=None)
+    mine = {"privileged": True, "role": "batsignal", "server_version_num": 150018} | LIMITS
     written = [
-        look(0, session(1), role_limits={"web": 20}, database_limits={"shop": 30}),
-        look(1, session(1), busy, worker, role_limits={"web": 20}, database_limits={"shop": 30}),
+        look(0, session(1), **mine),
+        look(1, session(1), BUSY, worker, **mine, pools=(POOL, PoolerPool(database="a", user="b")), host=HOST),
         look(
             2,
-            busy,
-            role_limits={"web": 20},
-            database_limits={"shop": 30},
+            BUSY,
+            **mine,
             counters=Counters(sessions=12, xact_commit=99),
-            ping_seconds=0.0004,
-            probes=(ProbeResult(endpoint="web", service="shop", at=T + 1.5, up=False, seconds=2.0, reason="no"),),
-            deploys=(Deploy(service="web", version="2.4.0", at=T + 1),),
+            ping_seconds=0.000_412_345_678_9,
+            probes=(PROBE, replace(PROBE, up=True, reason=None, phases={}, tls_expiry=None)),
+            deploys=(Deploy(service="web", version="2.4.0", at=T + 1, previous="2.3.9"),),
             refused=3,
+            pools=(),
+            view="reserved",
         ),
     ]
     assert round_trip(tmp_path / name, written) == written
+
+
+def test_nothing_in_a_look_is_forgotten_by_the_recording() -> None:
+    # A field that is new in a look must be written, read and put into the test above, or stand here with its reason.
+    about_the_watch_itself = {"poll_seconds"}
+    kept = {
+        *("server", "t", "sessions", "own_sessions", "slots", "role_limits", "database_limits", "counters", "refused"),
+        *("ping_seconds", "probes", "deploys", "failure", "view", "privileged", "role", "host", "server_version_num"),
+        "pools",
+    }
+    assert {one.name for one in fields(Snapshot)} == kept | about_the_watch_itself
 
 
 def test_a_session_that_did_not_change_is_the_same_object_over_a_key_line(tmp_path: Path) -> None:
     one = session(1)
     ticks = round_trip(tmp_path / "a.jsonl", [look(second, one, session(2)) for second in range(130)])
     assert all(later.sessions[0] is ticks[0].sessions[0] for later in ticks)
-    keys = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()[1:]]
+    keys = lines_of(tmp_path / "a.jsonl")[1:]
     assert [index for index, tick in enumerate(keys) if tick["key"]] == [0, 60, 120]
+
+
+def test_sessions_are_read_in_the_order_of_their_pids_whatever_order_they_came_in(tmp_path: Path) -> None:
+    ticks = round_trip(
+        tmp_path / "a.jsonl",
+        [
+            look(0, session(5), session(3)),
+            look(1, session(5), session(4), session(3)),
+            look(2, session(5), session(1, state="active"), session(4, state="active"), session(3)),
+        ],
+    )
+    assert [[one.pid for one in tick.sessions] for tick in ticks] == [[3, 5], [3, 4, 5], [1, 3, 4, 5]]
+
+
+def test_a_pid_that_was_given_to_another_session_within_a_second_is_the_other_session(tmp_path: Path) -> None:
+    ticks = round_trip(tmp_path / "a.jsonl", [look(0, session(1)), look(1, session(1, backend_start=T + 0.5))])
+    assert [tick.sessions[0].backend_start for tick in ticks] == [T - 60.123456, T + 0.5]
 
 
 def test_a_failed_look_is_no_empty_server(tmp_path: Path) -> None:
@@ -89,90 +175,107 @@ def test_a_failed_look_is_no_empty_server(tmp_path: Path) -> None:
     assert [one.pid for one in ticks[2].sessions] == [1, 2]
 
 
-def test_limits_that_become_known_after_the_start_are_kept(tmp_path: Path) -> None:
+def test_facts_that_become_known_after_the_start_are_kept(tmp_path: Path) -> None:
     failure = PollFailure(reason="refused", text="nobody there")
     down = replace(look(0, failure=failure, view="none"), slots=None)
-    ticks = round_trip(tmp_path / "a.jsonl", [down, look(1, session(1)), look(2, session(1))])
-    assert ticks[0].slots is None
+    known = {"privileged": False, "role": "nobody"}
+    ticks = round_trip(tmp_path / "a.jsonl", [down, look(1, **known), look(2, **known), look(3, **known, **LIMITS)])
+    assert (ticks[0].slots, ticks[0].privileged) == (None, None)
     assert ticks[2].slots == Slots(max=100, superuser_reserved=3, reserved=2)
+    assert (ticks[2].privileged, ticks[2].role, ticks[2].role_limits) == (False, "nobody", {})
+    assert ticks[3].role_limits == {"web": 20}
 
 
-def test_a_tick_before_the_last_one_is_left_out(tmp_path: Path) -> None:
-    ticks = round_trip(tmp_path / "a.jsonl", [look(10, session(1)), look(5, session(1)), look(11, session(1))])
+def test_a_privilege_that_is_granted_while_it_records_counts_from_that_tick(tmp_path: Path) -> None:
+    ticks = round_trip(tmp_path / "a.jsonl", [look(n, privileged=n > 1, role="batsignal") for n in range(4)])
+    assert [tick.privileged for tick in ticks] == [False, False, True, True]
+
+
+def test_a_limit_that_is_lifted_is_gone(tmp_path: Path) -> None:
+    ticks = round_trip(tmp_path / "a.jsonl", [look(0, **LIMITS), look(1), look(2)])
+    assert [tick.role_limits for tick in ticks] == [{"web": 20}, {}, {}]
+
+
+def test_a_tick_before_the_last_one_is_left_out_but_what_was_new_in_it_is_kept(tmp_path: Path) -> None:
+    deploy = Deploy(service="web", version="2", at=T)
+    back = look(5, session(1), session(2), probes=(PROBE,), deploys=(deploy,), refused=2)
+    ticks = round_trip(tmp_path / "a.jsonl", [look(10, session(1)), back, look(11, session(1), probes=(PROBE,))])
     assert [tick.t - T for tick in ticks] == [10, 11]
+    assert (ticks[1].probes, ticks[1].deploys, ticks[1].refused) == ((PROBE, PROBE), (deploy,), 2)
 
 
-def written_by_others(path: Path, *lines: Any) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
+def test_deploys_known_from_elsewhere_are_written_once_in_the_tick_that_knows_them(tmp_path: Path) -> None:
+    old, marked, found = (Deploy(service="web", version=version, at=T) for version in ("1", "2", "3"))
+    writer = RecordingWriter(tmp_path / "a.jsonl", server="db1", interval_seconds=1.0)
+    writer.write(look(0), known_deploys=(old,))
+    writer.write(look(1), known_deploys=(old,))
+    writer.write(look(2, deploys=(found,)), known_deploys=(old, marked, found))
+    writer.write(look(3), known_deploys=(marked, found))
+    writer.close()
+    assert [tick.deploys for tick in read(tmp_path / "a.jsonl")[1]] == [(old,), (), (found, marked), ()]
 
 
-def test_the_least_a_recording_may_say_is_read_and_the_rest_is_unknown(tmp_path: Path) -> None:
-    row = {"pid": 1, "backend_start": T, "state": "idle", "backend_type": None, "colour": "blue"}
-    path = written_by_others(
-        tmp_path / "a.jsonl",
-        HEADER | {"flavour": "unknown keys are passed over"},
-        {"t": T, "sessions": [row], "key": True},
-        {"t": T + 1, "sessions": []},
+def test_the_header_says_how_names_were_split(tmp_path: Path) -> None:
+    pattern = r"^(?P<service>\w+)/(?P<version>.+)$"
+    header, _ = read(record(tmp_path / "a.jsonl", [look(0)], application_pattern=pattern))
+    assert (header.server, header.started_at, header.interval_seconds) == ("db1", T, 1.0)
+    assert header.application_pattern == pattern
+    assert read(record(tmp_path / "b.jsonl", [look(0)]))[0].application_pattern is None
+
+
+def test_lines_hold_what_the_format_promises(tmp_path: Path) -> None:
+    header, first, second = lines_of(
+        record(
+            tmp_path / "a.jsonl",
+            [
+                look(0, session(1), session(2)),
+                look(1, BUSY, host=HOST, pools=(POOL,), counters=Counters(sessions=1, xact_commit=2)),
+            ],
+        )
     )
-    _, ticks = read(path)
-    first, second = ticks
-    assert first.slots is first.counters is first.refused is first.ping_seconds is first.failure is None
-    assert first.sessions[0].is_client
-    assert second.sessions == first.sessions
+    assert (header["format"], header["version"]) == ("batsignal-recording", 1)
+    assert header["slots"] == {"max": 100, "superuser_reserved": 3, "reserved": 2}
+    assert (first["key"], [row["pid"] for row in first["sessions"]]) == (True, [1, 2])
+    assert (second["key"], second["gone"], second["failure"], second["view"]) == (False, [1], None, "session")
+    (row,) = second["sessions"]
+    assert row == {
+        "pid": 2,
+        "backend_start": T - 60.123456,
+        "state": "active",
+        "state_change": T - 5,
+        "datname": "shop",
+        "usename": "wéb",
+        "application_name": "web@2.4.0",
+        "client_addr": "10.0.0.4",
+        "xact_start": T - 1.5,
+        "query_start": T - 1.25,
+        "wait_event_type": "Lock",
+        "wait_event": "relation",
+        "query_id": "-42",
+        "query": 'SELECT "ünï\\x00" FROM t WHERE a = ?',
+        "blocked_by": [1, 0],
+        "backend_xid": "7",
+        "backend_xmin": "6",
+        "leader_pid": 1,
+    }
+    assert second["pools"][0]["maxwait"] == 2
+    assert second["pools"][0]["maxwait_us"] == 250_001
+    assert second["host"]["tcp"] == {"ESTABLISHED": 9, "LISTEN": 2}
 
 
-@pytest.mark.parametrize(
-    ("lines", "line", "words"),
-    [
-        ([], 1, "empty file"),
-        (["{"], 1, "one JSON object a line"),
-        ([[1]], 1, "expected a JSON object"),
-        ([{"format": "something else"}], 1, 'expected "format": "batsignal-recording"'),
-        ([HEADER | {"version": 2}], 1, "expected version 1, got 2"),
-        ([HEADER | {"version": True}], 1, "expected version 1, got True"),
-        ([HEADER, '{"t": 1e999, "key": true, "sessions": []}'], 2, "t: expected a number, got 'inf'"),
-        ([HEADER, {"t": 10**400, "key": True, "sessions": []}], 2, "t: expected a number"),
-        ([HEADER, {"t": T * 1000, "key": True, "sessions": []}], 2, "t: expected Unix seconds, got 1760000000000"),
-        (
-            [HEADER, {"t": T, "key": True, "sessions": []}, {"t": T, "sessions": [], "gone": 5}],
-            3,
-            "gone: expected a list",
-        ),
-        ([HEADER | {"slots": {"max": "many"}}], 1, "max: expected a whole number, got 'many'"),
-        ([HEADER, {"sessions": []}], 2, "expected the first look to list every session"),
-        ([HEADER, {"sessions": [], "key": True}], 2, "t: missing"),
-        ([HEADER, {"t": T, "key": True}], 2, "sessions: expected a list"),
-        ([HEADER, {"t": T, "key": True, "sessions": [{"state": "idle"}]}], 2, "pid: missing"),
-        ([HEADER, {"t": T, "key": True, "sessions": [{"pid": 1, "state": 3}]}], 2, "state: expected text, got 3"),
-        ([HEADER, {"t": T, "key": True, "sessions": [{"pid": 1, "blocked_by": 3}]}], 2, "blocked_by: expected a list"),
-        ([HEADER, {"t": T, "key": True, "sessions": []}, {"t": T - 1, "sessions": []}], 3, "time runs backwards"),
-        ([HEADER, {"t": T, "key": True, "sessions": []}, '{"t": 17600'], 3, "one JSON object a line"),
-        ([HEADER, '{"t": NaN, "key": true, "sessions": []}'], 2, "NaN is not JSON"),
-        ([HEADER, {"t": T, "sessions": [], "failure": {"reason": "bored"}}], 2, "failure.reason: expected one of"),
-        ([HEADER, {"t": T, "key": True, "sessions": [], "view": "x"}], 2, "view: expected one of session"),
-        ([HEADER, {"t": T, "key": True, "sessions": [], "probes": [{}]}], 2, "probes: expected objects with endpoint"),
-        ([HEADER, {"t": T, "key": True, "sessions": [], "deploys": [{}]}], 2, "deploys: expected objects with service"),
-    ],
-)
-def test_a_broken_recording_is_an_error_with_its_line(tmp_path: Path, lines: list[Any], line: int, words: str) -> None:
-    path = written_by_others(tmp_path / "broken.jsonl", *lines)
-    with pytest.raises(RecordingError) as caught:
-        list(read(path)[1])
-    assert str(caught.value).startswith(f"{path}:{line}: ")
-    assert words in str(caught.value)
-    assert caught.value.exit_code == 2
+def test_a_gzipped_recording_that_is_still_being_written_can_be_unpacked_up_to_the_last_flush(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "a.gz", server="db1", interval_seconds=1.0)
+    for second in range(25):
+        writer.write(look(second, session(1)))
+    unpacked = zlib.decompressobj(31).decompress((tmp_path / "a.gz").read_bytes())
+    writer.close()
+    assert unpacked.count(b"\n") == 21
+    assert len(lines_of(tmp_path / "a.gz")) == 26
 
 
-def test_a_gzipped_recording_that_is_cut_off_is_an_error_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "cut.gz"
-    lines = [HEADER, *({"t": T + n, "key": True, "sessions": []} for n in range(2000))]
-    whole = gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode())
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RecordingError, match=r"cut\.gz:\d+: the file is cut off"):
-        list(read(path)[1])
-
-
-def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="cannot be read: No such file"):
-        read(tmp_path / "nothing")
+def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "a.gz", server="db1", interval_seconds=1.0)
+    writer.write(look(0, session(1)))
+    writer.close()
+    writer.close()
+    assert len(list(read(tmp_path / "a.gz")[1])) == 1

@@ -1,0 +1,185 @@
+"""Reads a recording: its header, and its ticks one by one as they are asked for.
+
+Holds one tick in memory, however long the recording. What cannot be read is an error with the file and the line's
+number; what comes before that line has been handed out by then, so who must not show half a recording keeps it until
+the end. It judges nothing.
+"""
+
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Never
+
+from batsignal.record.recording_fields import Fault, Fields, instant, objects, pids, truth
+from batsignal.record.recording_format import FORMAT, Header, RecordingError
+from batsignal.record.recording_lines import read_facts, read_failure, read_header, read_tick
+from batsignal.record.recording_rows import RowReader
+from batsignal.snapshot import Session, Snapshot
+
+# Ten thousand sessions with long statements are a third of it; a file without line ends must not fill the memory.
+LINE_BYTES_MOST = 32 * 1024 * 1024
+BUFFER_BYTES = 256 * 1024
+PACKED_BYTES = 16 * 1024
+GZIP_WINDOW_BITS = 31
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read(path: Path) -> tuple[Header, Iterator[Snapshot]]:
+    """Return a recording's header and its ticks, read as they are asked for; sessions in order of their pids.
+
+    Raises RecordingError with the line's number, from here or from the iterator.
+    """
+    lines = _lines(path)
+    number, first = next(lines, (1, None))
+    if first is None:
+        raise RecordingError(f"{path}:1: expected a recording's header, got an empty file")
+    try:
+        header = read_header(first)
+    except Fault as fault:
+        raise RecordingError(f"{path}:{number}: {fault}") from None
+    return header, _ticks(path, header, lines)
+
+
+def _ticks(path: Path, header: Header, lines: Iterator[tuple[int, Fields]]) -> Iterator[Snapshot]:
+    ticks = _Ticks(header)
+    for number, line in lines:
+        try:
+            yield ticks.next(line)
+        except Fault as fault:
+            raise RecordingError(f"{path}:{number}: {fault}") from None
+
+
+class _Ticks:
+    """What is carried from one line to the next."""
+
+    def __init__(self, header: Header) -> None:
+        self._server = header.server
+        self._facts = header.facts
+        self._rows = RowReader()
+        self._known: dict[int, Session] | None = None
+        self._sessions: tuple[Session, ...] = ()
+        self._t = float("-inf")
+
+    def next(self, line: Fields) -> Snapshot:
+        """Return the tick of the next line; raises Fault."""
+        t = self._time(line)
+        failure = read_failure(line)
+        if failure is None:
+            self._look(line)
+            self._facts = read_facts(line, self._facts)
+        return read_tick(
+            line,
+            server=self._server,
+            t=t,
+            facts=self._facts,
+            failure=failure,
+            sessions=self._sessions if failure is None else (),
+        )
+
+    def _time(self, line: Fields) -> float:
+        """Return the line's instant: before anything of the line is used, for it may belong somewhere else."""
+        t = instant(line, "t")
+        if t is None:
+            if line.get("format") == FORMAT:
+                raise Fault("a second header: expected one recording a file")
+            raise Fault("t: missing; expected Unix seconds")
+        if t < self._t:
+            raise Fault(f"time runs backwards: {t} after {self._t}")
+        self._t = t
+        return t
+
+    def _look(self, line: Fields) -> None:
+        """Bring the sessions up to date; of a key line, a row equal to the one before stays the very object."""
+        if line.get("sessions") is None:
+            raise Fault("sessions: expected a list, got none")
+        rows = [self._rows.session(row) for row in objects(line, "sessions")]
+        before = self._known
+        is_key = truth(line, "key")
+        if is_key:
+            known = before or {}
+            now = {row.pid: known[row.pid] if known.get(row.pid) == row else row for row in rows}
+        elif before is None:
+            raise Fault("expected the first look to list every session (key: true)")
+        else:
+            now = dict(before)
+            for pid in pids(line, "gone"):
+                now.pop(pid, None)
+            now.update((row.pid, row) for row in rows)
+        if before is None or is_key or now.keys() != before.keys():
+            now = dict(sorted(now.items()))  # by pid, as the poller does: whatever order the rows were written in
+        self._known = now
+        self._sessions = tuple(now.values())
+
+
+# -- lines and bytes ---------------------------------------------------------------------------------------------------
+
+_decode = json.JSONDecoder(parse_constant=lambda name: _refuse(f"{name} is not JSON")).decode
+
+
+def _refuse(text: str) -> Never:
+    raise ValueError(text)
+
+
+class _Unzipped(io.RawIOBase):
+    """What is in a gzipped file, up to the very byte where it is cut off; then EOFError or zlib.error.
+
+    The standard library's reader asks for a whole buffer, and gives none of it out when the end of it is missing.
+    """
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        super().__init__()
+        self._raw = raw
+        self._zip = zlib.decompressobj(GZIP_WINDOW_BITS)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        room = memoryview(buffer).cast("B")
+        while True:
+            if self._zip.eof:
+                packed = self._zip.unused_data or self._raw.read(PACKED_BYTES)
+                if not packed:
+                    return 0
+                self._zip = zlib.decompressobj(GZIP_WINDOW_BITS)
+            else:
+                packed = self._zip.unconsumed_tail or self._raw.read(PACKED_BYTES)
+            content = self._zip.decompress(packed, len(room))
+            if content:
+                room[: len(content)] = content
+                return len(content)
+            if not packed and not self._zip.eof:
+                raise EOFError("the end is missing")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Fields]]:
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+            stream = io.BufferedReader(_Unzipped(raw), BUFFER_BYTES) if zipped else raw
+            while line := stream.readline(LINE_BYTES_MOST):
+                number += 1
+                yield number, _parsed(path, number, line)
+    except (EOFError, zlib.error) as exc:
+        raise RecordingError(f"{path}:{number + 1}: the file is cut off or not gzip throughout: {exc}") from exc
+    except OSError as exc:
+        raise RecordingError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Fields:
+    try:
+        content: Any = _decode(line.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        if len(line) >= LINE_BYTES_MOST:
+            what = f"expected a line of at most {LINE_BYTES_MOST} bytes"
+        elif not line.endswith(b"\n"):
+            what = f"the recording is cut off in this line, the {number - 1} before it are whole: {exc}"
+        else:
+            what = f"expected one JSON object a line: {exc}"
+        raise RecordingError(f"{path}:{number}: {what}") from exc
+    if not isinstance(content, dict):
+        raise RecordingError(f"{path}:{number}: expected a JSON object, got {type(content).__name__}")
+    return content

@@ -1,0 +1,208 @@
+"""Recordings by anybody: the least that one may say, what is passed over, and what is an error with its line."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batsignal.record import recording_reader
+from batsignal.record.recording import RecordingError, read
+from batsignal.snapshot import PoolerPool
+
+T = 1_760_000_000.0
+HEADER = {"format": "batsignal-recording", "version": 1, "server": "db1", "started_at": T, "interval_seconds": 1.0}
+KEY = {"t": T, "key": True, "sessions": []}
+
+
+def text_of(*lines: Any) -> str:
+    return "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+
+
+def written_by_others(path: Path, *lines: Any) -> Path:
+    path.write_text(text_of(*lines))
+    return path
+
+
+def test_the_least_a_recording_may_say_is_read_and_the_rest_is_unknown(tmp_path: Path) -> None:
+    row = {"pid": 1, "backend_start": T, "state": "idle", "backend_type": None, "colour": "blue"}
+    path = written_by_others(
+        tmp_path / "a.jsonl",
+        HEADER | {"flavour": "unknown keys are passed over"},
+        {"t": T, "sessions": [row], "key": True, "weather": {"rain": []}},
+        {"t": T + 1, "sessions": []},
+    )
+    _, ticks = read(path)
+    first, second = ticks
+    assert first.slots is first.counters is first.refused is first.ping_seconds is first.failure is None
+    assert first.privileged is first.role is first.host is first.pools is first.server_version_num is None
+    assert first.sessions[0].is_client
+    assert second.sessions == first.sessions
+
+
+def test_every_key_may_be_null_where_it_may_be_missing(tmp_path: Path) -> None:
+    names = ("gone", "counters", "refused", "ping_seconds", "probes", "deploys", "failure", "view", "pools", "host")
+    columns = ("datname", "xact_start", "leader_pid", "blocked_by", "backend_type", "query")
+    row = {"pid": 1, "backend_start": None, "state": None} | dict.fromkeys(columns)
+    header = HEADER | dict.fromkeys(("slots", "role_limits", "database_limits", "privileged", "application_pattern"))
+    path = written_by_others(tmp_path / "a.jsonl", header, KEY | {"sessions": [row]} | dict.fromkeys(names))
+    (tick,) = read(path)[1]
+    assert (tick.view, tick.pools, tick.sessions[0].blocked_by, tick.sessions[0].is_client) == (
+        "session",
+        None,
+        (),
+        True,
+    )
+
+
+def test_an_instant_may_be_a_whole_number(tmp_path: Path) -> None:
+    row = {"pid": 1, "backend_start": int(T), "state": "idle", "state_change": int(T) + 1}
+    (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"t": int(T), "sessions": [row]}))[1]
+    assert (tick.t, tick.sessions[0].backend_start, tick.sessions[0].state_change) == (T, T, T + 1)
+    assert isinstance(tick.sessions[0].backend_start, float)
+
+
+def test_a_row_of_the_pooler_as_it_prints_it_is_read(tmp_path: Path) -> None:
+    row = {"database": "shop", "user": "web", "cl_active": 2, "cl_waiting": 1, "cl_cancel_req": 0, "maxwait": 1}
+    (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"pools": [row | {"maxwait_us": 500_000}]}))[1]
+    assert tick.pools == (PoolerPool(database="shop", user="web", cl_active=2, cl_waiting=1, maxwait_seconds=1.5),)
+
+
+def test_a_last_line_without_its_end_is_whole_when_it_says_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(text_of(HEADER, KEY).rstrip("\n"))
+    assert len(list(read(path)[1])) == 1
+
+
+def with_row(**columns: Any) -> list[Any]:
+    return [HEADER, KEY | {"sessions": [{"pid": 1, "backend_start": T, "state": "idle"} | columns]}]
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "words"),
+    [
+        ([], 1, "empty file"),
+        ([""], 1, "one JSON object a line"),
+        (["{"], 1, "one JSON object a line"),
+        ([[1]], 1, "expected a JSON object, got list"),
+        ([{"format": "something else"}], 1, 'expected "format": "batsignal-recording", got \'something else\''),
+        ([{"format": ["x"] * 1000}], 1, 'expected "format": "batsignal-recording"'),
+        ([KEY, HEADER], 1, 'expected "format": "batsignal-recording", got None'),
+        ([HEADER | {"version": 2}], 1, "expected version 1, got 2"),
+        ([HEADER | {"version": True}], 1, "expected version 1, got True"),
+        ([HEADER | {"slots": {"max": "many"}}], 1, "max: expected a whole number, got 'many'"),
+        ([HEADER | {"privileged": 1}], 1, "privileged: expected true or false, got 1"),
+        ([HEADER | {"started_at": T * 1000}], 1, "started_at: expected Unix seconds"),
+        ([HEADER | {"interval_seconds": 0}], 1, "interval_seconds: expected a number of seconds above 0"),
+        ([HEADER | {"application_pattern": "("}], 1, "application_pattern: expected a regular expression"),
+        ([HEADER | {"application_pattern": "x"}], 1, "application_pattern: expected a group named 'service'"),
+        ([HEADER, '{"t": 1e999, "key": true, "sessions": []}'], 2, "t: expected a number, got inf"),
+        ([HEADER, '{"t": NaN, "key": true, "sessions": []}'], 2, "NaN is not JSON"),
+        ([HEADER, KEY | {"t": 10**400}], 2, "t: expected a number"),
+        ([HEADER, KEY | {"t": T * 1000}], 2, "t: expected Unix seconds, got 1760000000000 (milliseconds?)"),
+        ([HEADER, KEY | {"t": str(T)}], 2, "t: expected a number, got '1760000000.0'"),
+        ([HEADER, {"key": True, "sessions": []}], 2, "t: missing"),
+        ([HEADER, KEY, KEY | {"t": T - 1}], 3, "time runs backwards"),
+        ([HEADER, KEY, {"t": T - 1, "sessions": 5}], 3, "time runs backwards"),
+        ([HEADER, KEY, HEADER, KEY], 3, "a second header: expected one recording a file"),
+        ([HEADER, KEY, '{"t": 17600', KEY], 3, "expected one JSON object a line"),
+        ([HEADER, KEY, KEY | {"t": T + 2}, KEY | {"t": T + 1}], 4, "time runs backwards"),
+        ([HEADER, {"t": T, "sessions": []}], 2, "expected the first look to list every session"),
+        ([HEADER, {"t": T, "key": True}], 2, "sessions: expected a list, got none"),
+        ([HEADER, KEY | {"sessions": {}}], 2, "sessions: expected a list of objects"),
+        ([HEADER, KEY | {"sessions": [1]}], 2, "sessions: expected a list of objects"),
+        ([HEADER, KEY | {"key": "yes"}], 2, "key: expected true or false"),
+        ([HEADER, KEY, {"t": T, "sessions": [], "gone": 5}], 3, "gone: expected a list of pids"),
+        ([HEADER, KEY, {"t": T, "sessions": [], "gone": [True]}], 3, "gone: expected a list of pids"),
+        ([HEADER, KEY | {"sessions": [{"state": "idle"}]}], 2, "pid: missing"),
+        (with_row(pid="1"), 2, "pid: expected a whole number, got '1'"),
+        (with_row(pid=True), 2, "pid: expected a whole number, got True"),
+        (with_row(pid=-1), 2, "pid: expected the number of a process, got -1"),
+        (with_row(state=3), 2, "state: expected text, got 3"),
+        (with_row(query=["x" * 10**6]), 2, "query: expected text, got ['xxx"),
+        (with_row(query=False), 2, "query: expected text, got False"),
+        (
+            with_row(backend_start=T * 1000),
+            2,
+            "backend_start: expected Unix seconds, got 1760000000000 (milliseconds?)",
+        ),
+        (with_row(state_change=-T * 1e9), 2, "state_change: expected"),
+        (with_row(xact_start=True), 2, "xact_start: expected a number, got True"),
+        (with_row(query_start="now"), 2, "query_start: expected a number, got 'now'"),
+        (with_row(blocked_by=3), 2, "blocked_by: expected a list of pids"),
+        (with_row(blocked_by=["3"]), 2, "blocked_by: expected a list of pids"),
+        (with_row(leader_pid=1.5), 2, "leader_pid: expected a whole number, got 1.5"),
+        ([HEADER, {"t": T, "sessions": [], "failure": {"reason": "bored"}}], 2, "failure.reason: expected one of"),
+        ([HEADER, KEY | {"failure": "yes"}], 2, "failure: expected an object, got 'yes'"),
+        ([HEADER, KEY | {"view": "x"}], 2, "view: expected one of session"),
+        ([HEADER, KEY | {"view": []}], 2, "view: expected"),
+        ([HEADER, KEY | {"probes": [{}]}], 2, "probes: expected objects with endpoint and up"),
+        ([HEADER, KEY | {"probes": [{"endpoint": "a", "up": 1}]}], 2, "up: expected true or false, got 1"),
+        ([HEADER, KEY | {"deploys": [{}]}], 2, "deploys: expected objects with service, version and at"),
+        (
+            [HEADER, KEY | {"deploys": [{"service": "a", "version": "1", "at": T * 1000}]}],
+            2,
+            "at: expected Unix seconds",
+        ),
+        ([HEADER, KEY | {"pools": [{"database": "a"}]}], 2, "pools: expected objects with database and user"),
+        ([HEADER, KEY | {"host": {"load1": 1}}], 2, "host: expected cpu_ratio"),
+        ([HEADER, KEY | {"role_limits": {"a": "many"}}], 2, "a: expected a whole number, got 'many'"),
+        ([HEADER, "[" * 100_000], 2, "one JSON object a line"),
+        ([HEADER, '{"t": ' + "1" * 5000 + "}"], 2, "one JSON object a line"),
+    ],
+)
+def test_a_broken_recording_is_an_error_with_its_line(tmp_path: Path, lines: list[Any], line: int, words: str) -> None:
+    path = written_by_others(tmp_path / "broken.jsonl", *lines)
+    with pytest.raises(RecordingError) as caught:
+        list(read(path)[1])
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 250
+    assert caught.value.exit_code == 2
+
+
+LONG = text_of(HEADER, *(KEY | {"t": T + n, "refused": n * n * 7919 % 10007} for n in range(2000))).encode()
+ZIPPED = gzip.compress(LONG)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r":1: expected a recording's header, got an empty file"),
+        (LONG[:-8], r":2001: the recording is cut off in this line, the 2000 before it are whole"),
+        (LONG[:30], r":1: the recording is cut off in this line"),
+        (ZIPPED[: len(ZIPPED) // 2], r":\d{3,}: the file is cut off or not gzip throughout"),
+        (ZIPPED[:-4], r":2002: the file is cut off or not gzip throughout"),
+        (ZIPPED[:5], r":1: the file is cut off or not gzip throughout"),
+        (ZIPPED[:5000] + b"\x00" * 200 + ZIPPED[5200:], r":\d+: "),
+        (ZIPPED + b"garbage", r":2002: the file is cut off or not gzip throughout"),
+        (ZIPPED + ZIPPED, r":2002: a second header"),
+        (gzip.compress(os.urandom(5000)), r":1: expected one JSON object a line"),
+        (b"\x1f\x8b" + os.urandom(5000), r":1: the file is cut off or not gzip throughout"),
+        (LONG.replace(b'"t"', b'"\x00"', 1), r":2: expected one JSON object a line"),
+        (b"\x00" * 1000, r":1: the recording is cut off in this line"),
+        (LONG.replace(b"db1", b"db\xff", 1), r":1: expected one JSON object a line: 'utf-8' codec can't decode"),
+        (LONG.decode().encode("utf-16"), r":1: expected one JSON object a line"),
+        (b"\xef\xbb\xbf" + LONG, r":1: expected one JSON object a line"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_an_error_with_its_line(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "broken"
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=words):
+        list(read(path)[1])
+
+
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording_reader, "LINE_BYTES_MOST", 1000)
+    path = written_by_others(tmp_path / "long", HEADER, KEY | {"filler": "x" * 5000})
+    with pytest.raises(RecordingError, match=r":2: expected a line of at most 1000 bytes"):
+        list(read(path)[1])
+
+
+@pytest.mark.parametrize(("name", "words"), [("", "Is a directory"), ("nothing", "No such file")])
+def test_what_is_no_file_is_an_error(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(RecordingError, match=f"cannot be read: {words}"):
+        read(tmp_path / name)
