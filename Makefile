@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo test test-unit lint format bench screenshots lock system-packages clean
+.PHONY: help install dev demo test test-unit lint format bench bench-detection screenshots lock system-packages clean
 
 help:
 	@echo "make install     .venv with the batsignal command in it"
@@ -13,6 +13,7 @@ help:
 	@echo "make test        all tests, against real servers (installs what they need)"
 	@echo "make lint        ruff, mypy"
 	@echo "make bench       measurements side by side with the peer"
+	@echo "make bench-detection  every scenario, simulated, judged by us and by the stock rules"
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +45,10 @@ lint: $(DEV_STAMP)
 
 bench: $(DEV_STAMP) system-packages
 	$(BIN)/python bench/run_all.py $(BENCH_ARGS)
+
+# No server: the simulator in tests/ plays. BENCH_ARGS=--quick takes two minutes, all of it up to thirty.
+bench-detection: $(DEV_STAMP)
+	$(BIN)/python bench/detection $(BENCH_ARGS)
 
 # The README's pictures of the page, taken from a real demo.
 screenshots: $(DEV_STAMP) system-packages
