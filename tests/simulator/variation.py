@@ -8,14 +8,16 @@ a change in how sessions behave leaves the drawn sizes alone.
 import random
 import zlib
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from batsignal.drills.truth import Truth
 from batsignal.snapshot import Slots
-from simulator.pools import Pool
 from simulator.scenario import Play
 from simulator.seats import Seat
 from simulator.world import World
+
+if TYPE_CHECKING:
+    from simulator.pools import Pool
 
 SLOTS_OFFERED = (100, 200, 300, 500, 800)
 # Everyday life leaves room: what it takes at most of the usable slots, by its maker's estimate.
