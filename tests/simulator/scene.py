@@ -30,6 +30,9 @@ QUERIES = (
 )
 # What is taken at most, of all slots, while nothing is wrong.
 CALM_MOST_RATIO = 0.7
+# Traffic swings up to so much above its mean, and a pool that is well is at work to this share at most, in the mean.
+SWING_MOST = 1.8
+LOAD_MOST_RATIO = 0.25
 # At least so much of the past is needed to know what is usual.
 CALM_SECONDS = 300.0
 LONGEST_SECONDS = 8 * 3600.0
@@ -100,6 +103,8 @@ class Scene(Variation):
             "database": self.draw.choice(("shop", "shop", service.replace("-", "_"))),
             "query": self.draw.choice(QUERIES),
         }
+        hold_seconds = self.draw.choice((0.005, 0.02, 0.05, 0.15))
+        rate_most = min(REQUESTS_MOST / 2 / seconds, LOAD_MOST_RATIO * count * pool["most"] / hold_seconds)
         app = App(
             self,
             service,
@@ -108,8 +113,8 @@ class Scene(Variation):
             place,
             self.hosts(count),
             pool,
-            min(self.draw.uniform(*rate), REQUESTS_MOST / 2 / seconds),
-            self.draw.choice((0.005, 0.02, 0.05, 0.15)),
+            min(self.draw.uniform(*rate), rate_most),
+            hold_seconds,
             driver=None
             if named
             else self.draw.choice((None, "", "psycopg2", "node-postgres", "PostgreSQL JDBC Driver")),
@@ -153,6 +158,8 @@ class Scene(Variation):
             service = draw_service(
                 self, name, rate=self.draw.uniform(0.2, 1.0) * rate_most, pods=self.draw.randint(1, 3)
             )
+            # A pool that is too small for its traffic would be an incident of its own.
+            service.pool["most"] = max(service.pool["most"], math.ceil(SWING_MOST * service.busy))
             if service.sessions() > budget:
                 continue
             budget -= service.sessions()

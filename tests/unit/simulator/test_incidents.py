@@ -85,7 +85,8 @@ def test_the_truths_are_those_of_the_row_and_lie_within_the_play(row: str, seed:
 @pytest.mark.parametrize("row", ROW_NAMES)
 def test_all_is_well_before_the_onset(row: str, seed: int) -> None:
     one = seen(row, seed)
-    onset = min(truth.onset for truth in one.truths)
+    # A restart is where its storm comes from; who is only slow to end a transaction hurts nobody yet.
+    onset = min(truth.onset for truth in one.truths if not truth.optional or truth.kind == "database_unreachable")
     before = [snapshot for snapshot in one.looks if snapshot.t < onset]
     assert len(before) >= (300 if row in NEEDS_CALM else 60)
     assert all(snapshot.failure is None for snapshot in before)
