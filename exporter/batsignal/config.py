@@ -52,7 +52,7 @@ class Thresholds:
     endpoint_successes: int = 2
     unreachable_seconds: float = 3.0
     unreachable_looks: int = 2
-    unreachable_critical_seconds: float = 30.0
+    unreachable_critical_seconds: float = 45.0
 
 
 class SecretText(Secret[str]):
