@@ -6,6 +6,7 @@ Imports are late: a daemon must not carry what only another command needs.
 import io
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -117,6 +118,71 @@ def replay(
     from batsignal.cli.replay import replay as replay_recording  # noqa: PLC0415 - late on purpose
 
     raise typer.Exit(replay_recording(recording, spelling=spelling.value))
+
+
+@app.command()
+def drill(  # noqa: PLR0917 - as for `run`
+    name: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Argument(metavar="NAME", help="Which incident or piece of everyday life; --list shows all."),
+    ] = None,
+    dsn: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--dsn", metavar="DSN", help="A scratch server; without it an embedded one is started."),
+    ] = None,
+    rate: Annotated[Optional[float], typer.Option("--rate", metavar="R", help="Sessions per second.")] = None,  # noqa: UP045
+    size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--size", metavar="N", help="How many: sessions, pods, clients, by drill."),
+    ] = None,
+    duration_seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--duration-seconds", metavar="S", help="How long, from the end of the calm."),
+    ] = None,
+    calm_seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--calm-seconds", metavar="S", help="How long all is well before it begins."),
+    ] = None,
+    slots_share: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--slots-share",
+            metavar="R",
+            help="The share of the usable slots that the drill may take, 0 to 1 (0.5 with --dsn, else 1).",
+        ),
+    ] = None,
+    i_know_what_i_do: Annotated[
+        bool, typer.Option("--i-know-what-i-do", help="Play on a --dsn without a table batsignal_scratch.")
+    ] = False,
+    record: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--record", metavar="FILE", help="Let the drill's daemon record, for `batsignal replay`."),
+    ] = None,
+    no_daemon: Annotated[bool, typer.Option("--no-daemon", help="Make it happen, and time nobody's page.")] = False,
+    url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--url", metavar="URL", help="Time the page of a daemon that watches the --dsn already."),
+    ] = None,
+    wants_list: Annotated[bool, typer.Option("--list", help="List all drills and end.")] = False,
+    spelling: Annotated[ReplayFormat, typer.Option("--format", help="A timeline, or JSON lines.")] = ReplayFormat.text,
+) -> None:
+    """Make an incident, or a piece of everyday life, happen for real on a scratch server and time the page."""
+    from batsignal.cli.drill import Wish  # noqa: PLC0415 - late on purpose
+    from batsignal.cli.drill import run as run_drill  # noqa: PLC0415
+    from batsignal.drills.act import Pace  # noqa: PLC0415
+
+    wish = Wish(
+        name=name,
+        dsn=dsn,
+        pace=Pace(rate_per_second=rate, size=size, duration_seconds=duration_seconds, calm_seconds=calm_seconds),
+        slots_share=slots_share,
+        may_be_unmarked=i_know_what_i_do,
+        record=None if record is None else Path(record),
+        with_daemon=not no_daemon,
+        url=url,
+        spelling=spelling.value,
+    )
+    raise typer.Exit(run_drill(wish, wants_list=wants_list))
 
 
 @app.command()

@@ -1,95 +1,31 @@
 """`batsignal demo`: a small shop deploys a version that breaks it, for real, and the terminal tells what happens.
 
-Owns the order of the scene and its telling. It must leave nothing behind, whatever ends it: what it starts is in the
-custody of `drills.guardian`, and signals of the operating system only make it end sooner.
+Owns the order of the scene and its telling; every other row of the catalogue is played by `demo_rows`. It must leave
+nothing behind, whatever ends it: what it starts is in the custody of `drills.guardian`, and signals of the operating
+system only make it end sooner.
 """
 
 import contextlib
 import itertools
 import math
-import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 
+from batsignal.cli import demo_rows
+from batsignal.cli.address import reserve_address
 from batsignal.cli.demo_timeline import Line, Moment, Timeline
+from batsignal.cli.stop_signals import Stopped, stop_signals
 from batsignal.cli.terminal import Terminal
-from batsignal.config import LISTEN_ADDRESS
-from batsignal.drills import incidents
-from batsignal.drills.incidents import Incident
-from batsignal.drills.scene import SERVICE, Scene
+from batsignal.drills import acts
+from batsignal.drills.act import ActSpec
+from batsignal.drills.scene import RELEASE, SERVICE, Scene
+from batsignal.drills.truth import Row
 from batsignal.drills.watcher import DAEMON_COMMAND
-from batsignal.errors import BatSignalError, UnreachableError
-from batsignal.expose import listen
+from batsignal.errors import BatSignalError, ConfigError
 
 TICK_SECONDS = 1.0
-
-
-class _Stopped(BaseException):
-    """The user, or the system, wants the demo to end. Like KeyboardInterrupt, nothing on the way may catch it."""
-
-
-class _StopSignals:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into `_Stopped`, and any after it into nothing."""
-
-    def __init__(self) -> None:
-        self._armed = True
-
-    def disarm(self) -> None:
-        """Let no signal interrupt what comes now."""
-        self._armed = False
-
-    def handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._armed:
-            self._armed = False
-            raise _Stopped
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_StopSignals]:
-    stop = _StopSignals()
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # One that is ignored was meant to be: `nohup`, or a shell's background job.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, stop.handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def reserve_address(listen_address: str | None) -> tuple[str, socket.socket]:
-    """Return the host, and a socket that keeps the port for the daemon until it listens there itself.
-
-    It is the address given, else the default, else any free port on loopback. Raises UnreachableError when the address
-    given is taken, ConfigError when it is none.
-    """
-    if listen_address is not None:
-        return _reserve(listen_address)
-    try:
-        return _reserve(LISTEN_ADDRESS)
-    except UnreachableError:
-        return _reserve("127.0.0.1:0")
-
-
-def _reserve(listen_address: str) -> tuple[str, socket.socket]:
-    host, _ = listen.split_address(listen_address)
-    # Whether it can be had is found out as the daemon will: by listening. Then it is only bound, which keeps clients
-    # off the port, and does not hinder the daemon, for both set SO_REUSEADDR.
-    with listen.bind(listen_address) as listener:
-        address = listener.getsockname()
-        reservation = socket.socket(listener.family)
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if listener.family == socket.AF_INET6:
-            v6only = listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            reservation.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-    reservation.bind(address)
-    return host, reservation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +49,25 @@ def run(
 
     Raises ConfigError for an unknown incident or a bad address, UnreachableError when something cannot be started.
     """
-    chosen = incidents.find(incident)
+    row, spec = _find(incident)
     pace = pace or Pace(duration_seconds=duration_seconds)
     terminal = Terminal()
-    with _stop_signals() as stop, contextlib.suppress(_Stopped):
+    with stop_signals() as stop, contextlib.suppress(Stopped):
+        if row.name != RELEASE.kind:
+            demo_rows.play(
+                row,
+                spec,
+                terminal=terminal,
+                stop=stop,
+                listen_address=listen_address,
+                duration_seconds=pace.duration_seconds,
+                daemon_command=daemon_command,
+            )
+            return 0
         host, reservation = reserve_address(listen_address)
         port: int = reservation.getsockname()[1]
         with reservation, Scene(host=host, port=port, daemon_command=daemon_command) as scene:
-            play = _Play(scene, chosen, terminal)
+            play = _Play(scene, terminal)
             try:
                 play.set_up()
                 play.go_on(pace)
@@ -134,22 +81,28 @@ def run(
     return 0
 
 
+def _find(incident: str) -> tuple[Row, ActSpec]:
+    try:
+        return acts.find(incident, option="--incident")
+    except ConfigError:
+        raise ConfigError(f"--incident: expected one of {', '.join(acts.ACTS)}, got {incident!r}") from None
+
+
 class _Play:
     """One performance: the scene, and its telling."""
 
-    def __init__(self, scene: Scene, incident: Incident, terminal: Terminal) -> None:
+    def __init__(self, scene: Scene, terminal: Terminal) -> None:
         self._scene = scene
-        self._incident = incident
         self._terminal = terminal
-        self._timeline = Timeline(incident, scene.watcher.url, draws=terminal.draws)
+        self._timeline = Timeline(scene.watcher.url, draws=terminal.draws)
 
     def set_up(self) -> None:
         """Start everything, and wait until the daemon has had its first look."""
         terminal, scene = self._terminal, self._scene
         terminal.say("Starting a scratch PostgreSQL on 127.0.0.1 ...", "faint")
         scene.start_server()
-        terminal.say(f"Starting {SERVICE} {self._incident.version_before}, a small shop with a pool ...", "faint")
-        scene.deploy(self._incident.version_before)
+        terminal.say(f"Starting {SERVICE} {RELEASE.version_before}, a small shop with a pool ...", "faint")
+        scene.deploy(RELEASE.version_before)
         terminal.say("Starting BatSignal ...", "faint")
         scene.start_daemon()
         terminal.say()
@@ -182,7 +135,7 @@ class _Play:
 
     def _deploy(self, leak_per_second: float) -> None:
         self._say(self._timeline.deploy(time.time()))
-        self._scene.deploy(self._incident.version_after, leak_per_second=leak_per_second)
+        self._scene.deploy(RELEASE.version_after, leak_per_second=leak_per_second)
 
     def _look(self) -> Moment:
         deployed_at = self._timeline.deployed_at

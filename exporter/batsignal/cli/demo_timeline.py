@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batsignal.cli.terminal import Tone
-from batsignal.drills.incidents import Incident
-from batsignal.drills.scene import SERVICE, Leak
+from batsignal.drills.scene import RELEASE, SERVICE, Leak
 from batsignal.drills.shoppers import Mood
 from batsignal.drills.watcher import Sighting, SignalSeen
 
@@ -64,8 +63,7 @@ def bar(used: int, usable: int, *, draws: bool) -> str:
 class Timeline:
     """Folds moments into lines and remembers the turning points, each an instant or None until it came."""
 
-    def __init__(self, incident: Incident, page_url: str, *, draws: bool) -> None:
-        self._incident = incident
+    def __init__(self, page_url: str, *, draws: bool) -> None:
         self._page_url = page_url
         self._draws = draws
         self._lit: dict[str, SignalSeen] = {}
@@ -86,8 +84,7 @@ class Timeline:
     def deploy(self, t: float) -> list[Line]:
         """Tell of the deploy."""
         self.deployed_at = t
-        incident = self._incident
-        told = f"--- {SERVICE} {incident.version_after} is deployed: {incident.story}"
+        told = f"--- {SERVICE} {RELEASE.version_after} is deployed: {RELEASE.story}"
         return [Line(), Line(text=told, tone="strong"), Line()]
 
     def observe(self, moment: Moment) -> list[Line]:
@@ -107,11 +104,10 @@ class Timeline:
         """Return the summary: each turning point after the deploy, and how long after the first lost session."""
         if self.deployed_at is None:
             return []
-        incident = self._incident
         rows = [
-            (self.deployed_at, f"{SERVICE} {incident.version_after} deployed"),
+            (self.deployed_at, f"{SERVICE} {RELEASE.version_after} deployed"),
             (self.began_at, "first session lost"),
-            (self.signal_at, f"signal lit: {incident.kind}"),
+            (self.signal_at, f"signal lit: {RELEASE.kind}"),
             (self.full_at, "no slot left"),
             (self.failed_at, "the shop turned its first customer away"),
         ]
@@ -153,7 +149,7 @@ class Timeline:
 
     def _raised(self, seen: SignalSeen) -> Iterator[Line]:
         after = ""
-        if seen.kind == self._incident.kind and self.signal_at is None and self.deployed_at is not None:
+        if seen.kind == RELEASE.kind and self.signal_at is None and self.deployed_at is not None:
             self.signal_at = seen.detected
             after = f", {seen.detected - self.began_at:.0f} s after the first lost session" if self.began_at else ""
         tone: Tone = "alarm" if seen.severity == "critical" else "strong"

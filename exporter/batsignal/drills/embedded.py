@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote, urlencode
@@ -65,8 +65,8 @@ def reserve_port() -> socket.socket:
 class EmbeddedServer:
     """A PostgreSQL server that lives inside a `with` block. The port stays the same over a restart.
 
-    `bindir` defaults to the embedded wheel's. `settings` go into postgresql.conf after the defaults. Without a guardian
-    it brings its own.
+    `bindir` defaults to the embedded wheel's. `settings` go into postgresql.conf after the defaults, `authentication`
+    into pg_hba.conf before them. Without a guardian it brings its own.
     """
 
     def __init__(
@@ -77,11 +77,13 @@ class EmbeddedServer:
         settings: Mapping[str, str | int] | None = None,
         superuser: str = "postgres",
         guardian: Guardian | None = None,
+        authentication: Sequence[str] = (),
     ) -> None:
         self.bindir = bindir or server_programs.wheel_bindir()
         self.superuser = superuser
         self._reservation: socket.socket | None = None
         self._settings = {**_SETTINGS, "max_connections": max_connections, **(settings or {})}
+        self._authentication = tuple(authentication)
         self._lent_guardian = guardian
         self._guardian = guardian
         self._user: SystemUser | None = None
@@ -205,6 +207,9 @@ class EmbeddedServer:
         lines = [f"{name} = {_quoted(value)}\n" for name, value in settings.items()]
         with (self.data_directory / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.writelines(lines)
+        if self._authentication:
+            path = self.data_directory / "pg_hba.conf"
+            path.write_text("\n".join([*self._authentication, path.read_text(encoding="utf-8")]), encoding="utf-8")
 
     def _launch(self, deadline: float) -> str | None:
         """Start the postmaster; return None once it is ready, or what it logged when it ended instead."""

@@ -1,4 +1,4 @@
-"""The stage of a drill: a scratch server, the shop, its customers and the daemon, in one `with` block.
+"""The stage of the demo's leak: a scratch server, the shop, its customers and the daemon, in one `with` block.
 
 Owns who is started with what, and the one directory they share. It must not print and must not judge. Each step is a
 method, so that whoever plays the scene can tell what happens next.
@@ -34,6 +34,24 @@ STOP_SECONDS = 5.0
 STATS_TIMEOUT_SECONDS = 1.0
 PROBE_INTERVAL_SECONDS = 2
 PROBE_TIMEOUT_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The deploy that causes the incident. `kind` is the signal that must light, and the row of the catalogue."""
+
+    kind: str
+    version_before: str
+    version_after: str
+    story: str
+
+
+RELEASE = Release(
+    kind="leak",
+    version_before="2.3.9",
+    version_after="2.4.0",
+    story="its new audit trail opens sessions of its own and never gives one back",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ binaries only; its Python code listens on a socket alone, widens directories, an
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -116,3 +117,17 @@ def usable_bindir(bindir: Path, user: SystemUser | None, target: Path) -> Path:
         name = f" as {user.name}" if user else ""
         raise UnreachableError(f"cannot run the PostgreSQL programs of {bindir}{name}, nor a copy of them in {target}")
     return copy
+
+
+def find_program(name: str, bindir: Path | None) -> Path | None:
+    """Return a PostgreSQL program: of `bindir`, else the newest installed, else any on the path; None without one."""
+    if bindir is not None and (bindir / name).is_file():
+        return bindir / name
+    # Debian's pg_dump on the path is a wrapper that picks a version by itself; the newest can read all servers.
+    versions = sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(re.sub(r"\D", "", path.parts[4]) or 0)
+    )
+    if versions:
+        return versions[-1]
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
+    return Path(found) if found else None

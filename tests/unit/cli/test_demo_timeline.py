@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 from batsignal.cli.demo_timeline import Line, Moment, Timeline
-from batsignal.drills.incidents import INCIDENTS
 from batsignal.drills.scene import Leak
 from batsignal.drills.shoppers import Mood
 from batsignal.drills.watcher import Sighting, SignalSeen
@@ -22,7 +21,7 @@ SIGNAL = SignalSeen(
 
 
 def make_timeline() -> Timeline:
-    return Timeline(INCIDENTS["leak"], "http://127.0.0.1:9988/", draws=False)
+    return Timeline("http://127.0.0.1:9988/", draws=False)
 
 
 def moment(t: float, sighting: Sighting | None = CALM, **changes: object) -> Moment:

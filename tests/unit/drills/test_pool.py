@@ -125,3 +125,42 @@ def test_many_borrowers_never_hold_more_than_the_maximum() -> None:
     for thread in threads:
         thread.join()
     assert len(server.sessions) <= 3
+
+
+def test_a_lifo_pool_lends_the_same_session_again_and_lets_the_others_rest() -> None:
+    pool = make_pool(FakeServer(slots=10), order="lifo")
+    pool.fill()
+    lent = []
+    for _ in range(3):
+        with pool.lend(timeout_seconds=1) as session:
+            lent.append(session)
+    assert lent[0] is lent[1] is lent[2]
+
+
+def test_a_session_nobody_needed_for_long_is_ended_down_to_the_minimum() -> None:
+    server = FakeServer(slots=10)
+    pool = make_pool(server, minimum=1, maximum=3, idle_seconds=0.0)
+    with pool.lend(timeout_seconds=1), pool.lend(timeout_seconds=1), pool.lend(timeout_seconds=1):
+        pass
+    assert pool.total == 3
+    time.sleep(0.001)
+    pool.prune()
+    assert (pool.total, sum(not session.closed for session in server.sessions)) == (1, 1)
+
+
+def test_a_pool_without_an_idle_time_keeps_what_it_has() -> None:
+    pool = make_pool(FakeServer(slots=10))
+    pool.fill()
+    pool.prune()
+    assert pool.total == 2
+
+
+def test_overflow_is_opened_when_all_are_lent_and_closed_when_it_comes_back() -> None:
+    server = FakeServer(slots=10)
+    pool = make_pool(server, minimum=1, maximum=2, overflow=1)
+    with pool.lend(timeout_seconds=1), pool.lend(timeout_seconds=1), pool.lend(timeout_seconds=1):
+        assert pool.total == 3
+        with pytest.raises(PoolExhaustedError):
+            pool.lend(timeout_seconds=0.05).__enter__()
+    assert pool.total == 2
+    assert sum(not session.closed for session in server.sessions) == 2

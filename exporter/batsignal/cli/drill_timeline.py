@@ -1,0 +1,151 @@
+"""How a drill's events read: a timeline for a person, or one JSON object a line for a program.
+
+Pure: events go in, lines come out. It must not look at the world or print.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from batsignal.cli.demo_timeline import Line, bar, clock
+from batsignal.cli.terminal import Tone
+from batsignal.drills.play import DrillEvent
+
+
+def as_json(event: DrillEvent) -> str:
+    """Return one line of `--format json`."""
+    return json.dumps({"t": event.t, "event": event.event, **event.facts}, allow_nan=False)
+
+
+class DrillTimeline:
+    """Folds events into lines; times are the wall clock's, and seconds since the onset once there is one."""
+
+    def __init__(self, *, draws: bool, page_url: str | None = None) -> None:
+        self._draws = draws
+        self._page_url = page_url
+        self._began: float | None = None
+        self._onset: float | None = None
+        self._lost = 0
+        self._verdicts: list[Line] = []
+
+    def lines(self, event: DrillEvent) -> Iterator[Line]:
+        """Yield what is to be said of an event, if anything."""
+        told = getattr(self, f"_on_{event.event}", None)
+        if told is not None:
+            yield from told(event)
+
+    # -- one method an event -----------------------------------------------------------------------------------------
+
+    def _on_calm(self, event: DrillEvent) -> Iterator[Line]:
+        self._began = event.t
+        facts = event.facts
+        yield Line(text=f"{facts['drill']}: {facts['story']}", tone="strong")
+        yield Line(text=f"{facts['slots']} usable slots, at most {facts['budget']} for the drill", tone="faint")
+        yield self._line(event, f"calm, for {facts['seconds']:.0f} s", "faint")
+
+    def _on_deployed(self, event: DrillEvent) -> Iterator[Line]:
+        facts = event.facts
+        before = f" (before: {facts['previous']})" if facts["previous"] else ""
+        yield self._line(event, f"--- {facts['service']} {facts['version']} is deployed{before}", "strong")
+
+    def _on_onset(self, event: DrillEvent) -> Iterator[Line]:
+        self._onset = event.t if self._onset is None else self._onset
+        yield self._line(event, f"*** {event.facts['kind']} begins{_of(event.facts['subject'])}", "strong")
+
+    def _on_lost(self, event: DrillEvent) -> Iterator[Line]:
+        self._lost = event.facts["sessions"]
+        yield from ()
+
+    def _on_note(self, event: DrillEvent) -> Iterator[Line]:
+        yield self._line(event, event.facts["text"])
+
+    def _on_slots(self, event: DrillEvent) -> Iterator[Line]:
+        used, usable = event.facts["used"], event.facts["usable"]
+        if used is None:
+            yield self._line(event, "slots   ?      the server is away", "alarm")
+            return
+        drawn = bar(used, usable, draws=self._draws)
+        taken = f"  {self._lost} taken by the incident" if self._lost else ""
+        yield self._line(event, f"slots {used:3}/{usable:<3} {drawn}  drill {event.facts['held']}{taken}")
+
+    def _on_refused(self, event: DrillEvent) -> Iterator[Line]:
+        yield self._line(event, f"refused {event.facts['count']} times so far: {event.facts['text']}", "alarm")
+
+    def _on_exhausted(self, event: DrillEvent) -> Iterator[Line]:
+        which = "no slot is left on the server" if event.facts.get("limit") == "server" else "the limit is reached"
+        yield self._line(event, f"*** {which}", "alarm")
+
+    def _on_raised(self, event: DrillEvent) -> Iterator[Line]:
+        facts = event.facts
+        tone: Tone = "alarm" if facts["severity"] == "critical" else "strong"
+        yield self._line(event, f"*** SIGNAL LIT: {facts['kind']} ({facts['severity']}){self._after(event.t)}", tone)
+        yield Line(text=f"    {facts['summary']}", tone=tone)
+        yield from (Line(text=f"    - {evidence}") for evidence in facts["evidence"])
+        yield Line(text=f"    => {facts['action']}", tone="strong")
+        if self._page_url:
+            yield Line(text=f"    {self._page_url}")
+
+    def _on_updated(self, event: DrillEvent) -> Iterator[Line]:
+        yield self._line(event, f"signal: {event.facts['kind']} ({event.facts['severity']}): {event.facts['summary']}")
+
+    def _on_cleared(self, event: DrillEvent) -> Iterator[Line]:
+        yield self._line(event, f"signal out: {event.facts['kind']}", "good")
+
+    def _on_done(self, event: DrillEvent) -> Iterator[Line]:
+        yield self._line(event, "it is over by itself")
+
+    def _on_ended(self, event: DrillEvent) -> Iterator[Line]:
+        yield self._line(event, "the drill ends", "faint")
+
+    def _on_gone(self, event: DrillEvent) -> Iterator[Line]:
+        yield self._line(event, event.facts["text"], "alarm")
+
+    def _on_truth(self, event: DrillEvent) -> Iterator[Line]:
+        facts = event.facts
+        yield Line(text=f"What really happened: {facts['kind']}{_of(facts['subject'])}", tone="strong")
+        yield Line(text=f"  onset       {_wall_clock(facts['onset'])}{'' if not facts['optional'] else ' (a symptom)'}")
+        asked, achieved = facts["rate_asked"], facts["rate_achieved"]
+        if asked is not None and achieved is not None:
+            yield Line(text=f"  rate        {achieved:.3g}/s achieved, {asked:.3g}/s asked")
+        if facts["exhaustion"] is not None:
+            after = facts["exhaustion"] - facts["onset"]
+            yield Line(text=f"  exhaustion  {_wall_clock(facts['exhaustion'])}, {clock(after)} after the onset")
+        if facts["deploy"]:
+            yield Line(text=f"  deploy      {facts['deploy']['service']} {facts['deploy']['version']}")
+
+    def _on_verdict(self, event: DrillEvent) -> Iterator[Line]:
+        outcome = event.facts["outcome"]
+        tone: Tone = "alarm" if event.facts["finding"] else "good" if outcome in {"named", "quiet"} else "plain"
+        self._verdicts.append(Line(text=event.facts["text"], tone=tone))
+        yield from ()
+
+    def _on_clean(self, event: DrillEvent) -> Iterator[Line]:
+        yield from self._verdicts
+        yield from (Line(text=f"left behind: {line}", tone="alarm") for line in event.facts["left"])
+        if event.facts["by"] is not None:
+            yield Line(text=f"The clean-up goes on in process {event.facts['by']}.", tone="alarm")
+        elif not event.facts["left"]:
+            yield Line(text="Clean: everything that the drill made is gone.", tone="faint")
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _line(self, event: DrillEvent, text: str, tone: Tone = "plain") -> Line:
+        return Line(text=f"{_wall_clock(event.t)}  {self._since(event.t):>13}  {text}", tone=tone)
+
+    def _since(self, t: float) -> str:
+        if self._onset is not None:
+            return f"onset {'-' if t < self._onset - 0.5 else '+'}{clock(abs(t - self._onset))}"
+        return f"{clock(t - (self._began or t))}"
+
+    def _after(self, t: float) -> str:
+        return f", {max(t - self._onset, 0.0):.0f} s after the onset" if self._onset is not None else ""
+
+
+def _wall_clock(t: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(t))
+
+
+def _of(subject: Mapping[str, Any]) -> str:
+    known = " ".join(f"{name}={value}" for name, value in subject.items() if value is not None)
+    return f": {known}" if known else ""

@@ -1,0 +1,76 @@
+"""The life that goes on around an incident: two pooled services under a little traffic, as any server has them.
+
+Owns the two and the release of a new version of the first, the way a rolling release does it: the new one is up before
+the old one goes. It must fit into the share of the slots together with the act.
+"""
+
+from batsignal.detect.signal import DeployRef
+from batsignal.drills.act import Tell
+from batsignal.drills.ground import Ground
+from batsignal.drills.service import Service
+
+SERVICE = "web"
+VERSION = "2.3.9"
+NEXT_VERSION = "2.4.0"
+OTHER_SERVICE = "billing"
+OTHER_VERSION = "1.7.2"
+OTHER_HOST = 2
+# With less room than this the background keeps small, so that the act gets most of it.
+SMALL_BUDGET = 40
+
+
+class Background:
+    """`web@2.3.9` and `billing@1.7.2`, each with a pool."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._is_small = ground.budget < SMALL_BUDGET
+        self.version = VERSION
+        self.web = self._web(VERSION)
+        self.other = Service(
+            ground,
+            OTHER_SERVICE,
+            OTHER_VERSION,
+            minimum=2,
+            maximum=2 if self._is_small else 4,
+            requests_per_second=2.0,
+            host=OTHER_HOST,
+        )
+
+    def start(self) -> None:
+        """Fill both pools and let requests come."""
+        self.web.start()
+        self.other.start()
+
+    def release(self, tell: Tell, version: str = NEXT_VERSION) -> DeployRef:
+        """Replace the web service by another version of it."""
+        before, previous = self.web, self.version
+        deploy = tell.deployed(SERVICE, version, previous)
+        self.web, self.version = self._web(version), version
+        self.web.start()
+        before.stop()
+        return deploy
+
+    def stop(self) -> None:
+        """Let no request come any more."""
+        self.web.stop()
+        self.other.stop()
+
+    def _web(self, version: str) -> Service:
+        minimum, maximum = (2, 3) if self._is_small else (6, 12)
+        return Service(
+            self._ground,
+            SERVICE,
+            version,
+            minimum=minimum,
+            maximum=maximum,
+            requests_per_second=8.0,
+            lifetime_seconds=60,
+        )
+
+
+def release(ground: Ground, tell: Tell, version: str = NEXT_VERSION) -> DeployRef:
+    """Release a version over the background, or, where there is none, only say that it runs."""
+    if ground.background is None:
+        return tell.deployed(SERVICE, version, VERSION)
+    return ground.background.release(tell, version)

@@ -1,0 +1,139 @@
+"""A daemon seen through its public HTTP API, wherever it runs: what any user could see.
+
+Owns the requests and the reading of `/api/v1/signals` and `/api/v1/status` into frozen values. It must not import the
+daemon or look at the database.
+"""
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from batsignal.errors import ConfigError
+
+REQUEST_TIMEOUT_SECONDS = 2.0
+# Below this, two clocks that differ are one clock and a slow answer.
+CLOCK_SLACK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalSeen:
+    """A lit signal, as the API tells it; `detected` is by the daemon's clock."""
+
+    id: str
+    kind: str
+    severity: str
+    summary: str
+    action: str
+    evidence: tuple[str, ...]
+    detected: float
+    subject: Mapping[str, Any] = field(default_factory=dict)
+    exhaustion_seconds: float | None = None
+    deploy: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What the daemon says at one moment. Slots are None while it cannot see them."""
+
+    state: str
+    slots_used: int | None
+    slots_usable: int | None
+    sessions: Mapping[str, int]
+    """Sessions of the shop by version."""
+    signals: tuple[SignalSeen, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lit:
+    """The signals that are lit, and how far our clock is ahead of the daemon's (0 when that may be the request)."""
+
+    signals: tuple[SignalSeen, ...]
+    ahead_seconds: float
+
+
+class DaemonApi:
+    """Asks a daemon at `host` and `port`; `tls` for https, `prefix` for a path before `/api`."""
+
+    def __init__(self, host: str, port: int, *, tls: bool = False, prefix: str = "") -> None:
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._prefix = prefix
+
+    def get(self, path: str) -> bytes | None:
+        """Return the body of an answer with status 200, else None."""
+        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=REQUEST_TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", self._prefix + path)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+        return body if answer.status == http.HTTPStatus.OK else None
+
+    def lit(self) -> Lit | None:
+        """Return what is lit now, or None when the daemon does not answer or answers something else."""
+        body = self.get("/api/v1/signals")
+        if body is None:
+            return None
+        try:
+            answer = json.loads(body)
+            ahead = time.time() - answer["time"]
+            signals = tuple(read_signal(row) for row in answer["signals"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        return Lit(signals=signals, ahead_seconds=ahead if abs(ahead) > CLOCK_SLACK_SECONDS else 0.0)
+
+
+def api_at(url: str) -> DaemonApi:
+    """Return the API of a daemon's page. Raises ConfigError for what is no http address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(f"--url: expected the address of a daemon's page (http://HOST:PORT), got {url!r}")
+    tls = parts.scheme == "https"
+    return DaemonApi(parts.hostname, port or (443 if tls else 80), tls=tls, prefix=parts.path.rstrip("/"))
+
+
+def read_sighting(status: Mapping[str, Any], signals: Mapping[str, Any], service: str) -> Sighting:
+    """Read the two answers of the API; only the first server counts, and only `service` among its applications."""
+    server = status["servers"][0]
+    slots = server.get("slots") or {}
+    sessions: dict[str, int] = {}
+    for row in server.get("applications") or ():
+        if row["application"] == service:
+            version = row["version"] or "?"
+            sessions[version] = sessions.get(version, 0) + row["sessions"]
+    return Sighting(
+        state=server["state"],
+        slots_used=slots.get("used"),
+        slots_usable=slots.get("usable"),
+        sessions=sessions,
+        signals=tuple(read_signal(row) for row in signals["signals"]),
+    )
+
+
+def read_signal(row: Mapping[str, Any]) -> SignalSeen:
+    """Read one SIGNAL object of the API."""
+    return SignalSeen(
+        id=row["id"],
+        kind=row["kind"],
+        severity=row["severity"],
+        summary=row["summary"],
+        action=row["action"],
+        evidence=tuple(row["evidence"]),
+        detected=row["detected"],
+        subject=row.get("subject") or {},
+        exhaustion_seconds=row.get("exhaustion_seconds"),
+        deploy=row.get("deploy"),
+    )

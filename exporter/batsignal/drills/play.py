@@ -1,0 +1,321 @@
+"""One drill from the calm to the truth: background, act and daemon brought together, and told as they happen.
+
+Owns the order and the clock of a drill, and turns what it sees into events. It must not print, and must not judge by
+anything but the truth the act tells and the signals the daemon shows (`verdict`). The server is looked at by a thread
+of its own, so that one that hangs does not hang the drill.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from batsignal.detect.signal import Kind, Subject
+from batsignal.drills.act import ActSpec, Pace, Tell, Told
+from batsignal.drills.background import Background
+from batsignal.drills.daemon_api import DaemonApi, SignalSeen
+from batsignal.drills.ground import Ground
+from batsignal.drills.truth import Row, Truth
+from batsignal.drills.verdict import Sighted, Verdict, achieved_rate, judge, truth_of
+from batsignal.errors import BatSignalError, UnreachableError
+
+TICK_SECONDS = 1.0
+PULSE_SECONDS = 0.25
+# A server that does not answer the simplest question for so long is gone, whatever it is doing.
+HANG_SECONDS = 15.0
+AFTER_DONE_SECONDS = 10.0
+JOIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillEvent:
+    """Something that happened at `t`, in order; `facts` can be written as JSON."""
+
+    t: float
+    event: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Pulse:
+    """Counts the slots over and over; says when the server went away, or when it stopped answering."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.used: int | None = ground.used()
+        self.full_at: float | None = None
+        self._ground = ground
+        self._lost: UnreachableError | None = None
+        self._beat_at = time.monotonic()
+        ground.start_thread(self._run, "drill pulse")
+
+    def require_life(self) -> None:
+        """Raise UnreachableError when the server is gone and the act has no hand in it."""
+        if self._ground.is_away:
+            self._beat_at = time.monotonic()
+        elif self._lost is not None:
+            raise self._lost
+        elif time.monotonic() - self._beat_at > HANG_SECONDS:
+            raise UnreachableError(f"the server under drill has not answered for {HANG_SECONDS:.0f} s")
+
+    def _run(self) -> None:
+        while not self._ground.stopped.wait(PULSE_SECONDS):
+            try:
+                used = self._ground.used()
+            except UnreachableError as exc:
+                self.used = None
+                if not self._ground.is_away and not self._ground.stopped.is_set():
+                    self._lost = exc
+                    return
+                continue
+            self._beat_at = time.monotonic()
+            if used >= self._ground.slots.usable and self.full_at is None:
+                self.full_at = time.time()
+            self.used = used
+
+
+class _Signals:
+    """Follows the daemon's signals by their ids."""
+
+    def __init__(self, api: DaemonApi | None) -> None:
+        self._api = api
+        self._lit: dict[str, SignalSeen] = {}
+        self._sighted: dict[str, Sighted] = {}
+        before = api.lit() if api is not None else None
+        # What was lit before the drill began is none of its business.
+        self._before = {seen.id for seen in before.signals} if before is not None else set()
+
+    @property
+    def sighted(self) -> list[Sighted]:
+        return list(self._sighted.values())
+
+    def look(self) -> Iterator[DrillEvent]:
+        """Yield what was raised, changed in severity or subject, and cleared since the last look."""
+        lit = self._api.lit() if self._api is not None else None
+        if lit is None:
+            return
+        now = time.time()
+        seen_now = {seen.id: seen for seen in lit.signals if seen.id not in self._before}
+        for seen in seen_now.values():
+            was = self._lit.get(seen.id)
+            self._note(seen, lit.ahead_seconds)
+            if was is None:
+                yield DrillEvent(t=seen.detected + lit.ahead_seconds, event="raised", facts=_signal_facts(seen))
+            elif (was.severity, was.subject, was.deploy) != (seen.severity, seen.subject, seen.deploy):
+                yield DrillEvent(t=now, event="updated", facts=_signal_facts(seen))
+        for seen in self._lit.values():
+            if seen.id not in seen_now:
+                self._sighted[seen.id] = replace(self._sighted[seen.id], cleared_at=now)
+                yield DrillEvent(t=now, event="cleared", facts={"id": seen.id, "kind": seen.kind})
+        self._lit = seen_now
+
+    def _note(self, seen: SignalSeen, ahead_seconds: float) -> None:
+        was = self._sighted.get(seen.id)
+        worst = "critical" if was is not None and was.severity == "critical" else seen.severity
+        self._sighted[seen.id] = Sighted(
+            id=seen.id,
+            kind=seen.kind,
+            severity=worst,
+            subject=seen.subject,
+            detected=seen.detected + ahead_seconds,
+            cleared_at=None,
+            summary=seen.summary,
+        )
+
+
+class Play:
+    """One drill on a ground; `api` is the daemon whose page is timed, None for nobody's."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        row: Row,
+        spec: ActSpec,
+        pace: Pace,
+        *,
+        api: DaemonApi | None,
+        watched: Collection[Kind],
+    ) -> None:
+        self.verdicts: list[Verdict] = []
+        self.truths: list[Truth] = []
+        self._ground = ground
+        self._row = row
+        self._spec = spec
+        self._pace = spec.paced(pace)
+        self._has_daemon = api is not None
+        self._watched = watched
+        self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        self._tell = Tell(self._told.put)
+        self._signals = _Signals(api)
+        self._failure: BaseException | None = None
+        self._shown: tuple[object, ...] = ()
+        self._refusals = 0
+        self._full_said = False
+
+    def run(self, stop: threading.Event, *, forever: bool = False) -> Iterator[DrillEvent]:
+        """Yield events until the time is up, the act is done, or `stop` is set; then the truths and the verdicts.
+
+        `forever` goes on after the time is up. Raises UnreachableError when the server goes away, with no truth told.
+        """
+        ground, pace = self._ground, self._pace
+        calm_seconds = pace.calm_seconds or 0.0
+        pulse = _Pulse(ground)
+        if not self._spec.own_background:
+            ground.background = Background(ground)
+            ground.background.start()
+        began = time.monotonic()
+        yield DrillEvent(
+            t=time.time(),
+            event="calm",
+            facts={
+                "drill": self._row.name,
+                "story": self._row.story,
+                "seconds": calm_seconds,
+                "slots": ground.slots.usable,
+                "budget": ground.budget,
+            },
+        )
+        yield from self._go_on(pulse, stop, until=began + calm_seconds)
+        act: threading.Thread | None = None
+        if not stop.is_set():
+            act = ground.start_thread(self._act, f"drill {self._row.name}")
+            until = None if forever else began + calm_seconds + (pace.duration_seconds or 0.0)
+            yield from self._go_on(pulse, stop, until=until, ends_when_done=not forever)
+        ended_at = time.time()
+        yield from self._look(pulse)
+        yield DrillEvent(t=ended_at, event="ended")
+        ground.stopped.set()
+        if act is not None:
+            act.join(JOIN_SECONDS)
+        yield from self._conclude(pulse, ended_at)
+
+    def _act(self) -> None:
+        try:
+            self._spec.run(self._ground, self._pace, self._tell)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again, in the main thread
+            self._failure = exc
+
+    def _go_on(
+        self, pulse: _Pulse, stop: threading.Event, *, until: float | None, ends_when_done: bool = False
+    ) -> Iterator[DrillEvent]:
+        """Look once a second until it is time, and pass on at once what the act tells."""
+        done_at: float | None = None
+        next_look = time.monotonic()
+        while not stop.is_set() and (until is None or time.monotonic() < until):
+            pulse.require_life()
+            self._require_act()
+            if self._ground.daemon is not None:
+                self._ground.daemon.require_life()
+            if time.monotonic() >= next_look:
+                next_look += TICK_SECONDS
+                yield from self._look(pulse)
+            if self._tell.is_done and ends_when_done:
+                done_at = time.monotonic() if done_at is None else done_at
+                if time.monotonic() - done_at >= AFTER_DONE_SECONDS:
+                    return
+            wait = min(next_look, until or next_look) - time.monotonic()
+            yield from self._what_was_told(max(min(wait, PULSE_SECONDS), 0.0))
+
+    def _require_act(self) -> None:
+        failure = self._failure
+        if failure is None or self._ground.stopped.is_set():
+            return
+        if isinstance(failure, BatSignalError):
+            raise failure
+        self._ground.require_life()  # it may have failed because the server is gone: then that is to be said
+        raise UnreachableError(f"the drill {self._row.name} failed: {_one_line(failure)}") from failure
+
+    def _what_was_told(self, wait_seconds: float) -> Iterator[DrillEvent]:
+        try:
+            told = self._told.get(timeout=wait_seconds)
+        except queue.Empty:
+            return
+        while True:
+            yield DrillEvent(t=told.t, event=told.event, facts=_plain(told.facts))
+            try:
+                told = self._told.get_nowait()
+            except queue.Empty:
+                return
+
+    def _look(self, pulse: _Pulse) -> Iterator[DrillEvent]:
+        ground, now = self._ground, time.time()
+        yield from self._what_was_told(0.0)
+        state = (pulse.used, ground.held)
+        if state != self._shown:
+            self._shown = state
+            yield DrillEvent(
+                t=now, event="slots", facts={"used": pulse.used, "usable": ground.slots.usable, "held": ground.held}
+            )
+        if ground.refusals > self._refusals:
+            self._refusals = ground.refusals
+            yield DrillEvent(t=now, event="refused", facts={"count": self._refusals, "text": ground.last_refusal})
+        if pulse.full_at is not None and not self._full_said:
+            self._full_said = True
+            yield DrillEvent(t=pulse.full_at, event="exhausted", facts={"limit": "server"})
+        yield from self._signals.look()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _conclude(self, pulse: _Pulse, ended_at: float) -> Iterator[DrillEvent]:
+        yield from self._what_was_told(0.0)
+        lost_at = self._tell.lost_at
+        achieved = achieved_rate(lost_at)
+        self.truths = [
+            truth_of(facts, lost_at=lost_at, exhaustion=self._exhaustion(facts.kind, pulse, achieved, ended_at))
+            for facts in self._tell.onsets.values()
+        ]
+        if self._has_daemon:
+            self.verdicts = judge(self._row, self.truths, self._signals.sighted, watched=self._watched, until=ended_at)
+        for verdict in self.verdicts:
+            yield DrillEvent(
+                t=time.time(),
+                event="verdict",
+                facts={
+                    "outcome": verdict.outcome,
+                    "kind": verdict.kind,
+                    "after_seconds": verdict.after_seconds,
+                    "bound_seconds": verdict.bound_seconds,
+                    "finding": verdict.is_finding,
+                    "text": verdict.text,
+                },
+            )
+        rates = {"rate_asked": self._pace.rate_per_second, "rate_achieved": achieved}
+        for truth in self.truths:
+            yield DrillEvent(t=time.time(), event="truth", facts={**truth.as_json(), **rates})
+
+    def _exhaustion(self, kind: Kind, pulse: _Pulse, achieved: float | None, ended_at: float) -> float | None:
+        """Return when the limit was reached, or would be if the leak went on as it did; None if it never is."""
+        if kind in {"pool_starvation", "endpoint_down", "endpoint_slow", "database_unreachable", "idle_in_transaction"}:
+            return None
+        at = self._tell.exhausted_at or pulse.full_at
+        if at is not None or kind != "leak" or achieved is None or pulse.used is None or self._ground.seats.withheld:
+            return at
+        return ended_at + (self._ground.slots.usable - pulse.used) / achieved
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {key: getattr(value, key) for key in Subject.__dataclass_fields__ if getattr(value, key) is not None}
+        if isinstance(value, Subject)
+        else value
+        for name, value in facts.items()
+    }
+
+
+def _signal_facts(seen: SignalSeen) -> dict[str, Any]:
+    return {
+        "id": seen.id,
+        "kind": seen.kind,
+        "severity": seen.severity,
+        "subject": {name: value for name, value in seen.subject.items() if value is not None},
+        "exhaustion_seconds": seen.exhaustion_seconds,
+        "deploy": None if seen.deploy is None else dict(seen.deploy),
+        "summary": seen.summary,
+        "evidence": list(seen.evidence),
+        "action": seen.action,
+    }
+
+
+def _one_line(exc: BaseException) -> str:
+    words = str(exc).strip().splitlines()
+    return f"{type(exc).__name__}: {words[0]}" if words else type(exc).__name__

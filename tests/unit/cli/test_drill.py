@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batsignal.cli.drill import Wish, run
+from batsignal.cli.drill_timeline import DrillTimeline, as_json
+from batsignal.drills.act import Pace
+from batsignal.drills.catalogue import ROWS
+from batsignal.drills.play import DrillEvent
+from batsignal.errors import ConfigError
+
+T0 = 1_760_000_000.0
+DSN = "postgresql://me@127.0.0.1:1/x"
+
+BAD = {
+    "a name that is none": (Wish(name="leek"), r"no drill is called 'leek'; did you mean leak.*--list"),
+    "no name": (Wish(), r"expected the NAME of a drill; `batsignal drill --list` lists all"),
+    "a rate of 0": (Wish(name="leak", pace=Pace(rate_per_second=0)), r"--rate: expected a number .* above 0, got 0"),
+    "a rate below 0": (Wish(name="leak", pace=Pace(rate_per_second=-1)), r"--rate: expected .*, got -1"),
+    "a rate that is no number": (Wish(name="leak", pace=Pace(rate_per_second=float("nan"))), r"--rate: .*, got nan"),
+    "a rate without end": (Wish(name="leak", pace=Pace(rate_per_second=float("inf"))), r"--rate: .*, got inf"),
+    "a size of 0": (Wish(name="leak", pace=Pace(size=0)), r"--size: expected a whole number from 1, got 0"),
+    "no time": (Wish(name="leak", pace=Pace(duration_seconds=0.5)), r"--duration-seconds: .* from 1, got 0.5"),
+    "an endless time": (Wish(name="leak", pace=Pace(duration_seconds=float("inf"))), r"--duration-seconds: .*got inf"),
+    "a calm below 0": (Wish(name="leak", pace=Pace(calm_seconds=-1)), r"--calm-seconds: .* from 0, got -1"),
+    "a share of 0": (Wish(name="leak", slots_share=0.0), r"--slots-share: .* above 0 and at most 1, got 0"),
+    "a share above 1": (Wish(name="leak", slots_share=1.01), r"--slots-share: .* at most 1, got 1.01"),
+    "a page of the embedded server": (
+        Wish(name="leak", url="http://127.0.0.1:9988"),
+        r"--url: expected --dsn beside it",
+    ),
+    "a page and no page": (Wish(name="leak", dsn=DSN, url="http://x:1", with_daemon=False), r"--url: expected without"),
+    "a page that is none": (Wish(name="leak", dsn=DSN, url="x:1"), r"--url: expected the address .*, got 'x:1'"),
+    "a page with a bad port": (Wish(name="leak", dsn=DSN, url="http://x:99999"), r"--url: expected the address"),
+    "a recording by nobody": (
+        Wish(name="leak", record=Path("r.jsonl"), with_daemon=False),
+        r"--record: expected without",
+    ),
+    "a recording nowhere": (
+        Wish(name="leak", record=Path("/nowhere/at/all.jsonl")),
+        r"--record .*: expected a file in",
+    ),
+    "somebody's server, to be stopped": (
+        Wish(name="database-unreachable", dsn=DSN),
+        r"--dsn: database-unreachable stops",
+    ),
+    "somebody's server, to be restarted": (Wish(name="server_restart", dsn=DSN), r"--dsn: server-restart stops"),
+    "a string that is no DSN": (Wish(name="leak", dsn="host=x port"), r"--dsn: expected a libpq connection string"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_argument_is_an_error_that_names_it_and_what_was_expected(case: str) -> None:
+    wish, message = BAD[case]
+    with pytest.raises(ConfigError, match=message) as caught:
+        run(wish)
+    assert caught.value.exit_code == 2
+
+
+def test_the_list_names_every_row_with_its_group_and_story(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Wish(), wants_list=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(ROWS)
+    assert "everyday  a batch of 30 sessions every 10 min" in next(line for line in lines if "cron-batch" in line)
+
+
+def test_the_list_can_be_read_by_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Wish(spelling="json"), wants_list=True) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["name"]: (row["group"], tuple(row["kinds"]), row["story"]) for row in rows} == {
+        row.name: (row.group, row.kinds, row.story) for row in ROWS.values()
+    }
+
+
+def told(timeline: DrillTimeline, t: float, event: str, **facts: Any) -> list[str]:
+    return [line.text for line in timeline.lines(DrillEvent(t=t, event=event, facts=facts))]
+
+
+def calm_timeline() -> DrillTimeline:
+    timeline = DrillTimeline(draws=False)
+    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, slots=97, budget=48)
+    return timeline
+
+
+def test_before_the_onset_time_counts_from_the_calm_and_then_from_the_onset() -> None:
+    timeline = calm_timeline()
+    [before] = told(timeline, T0 + 3, "slots", used=12, usable=97, held=11)
+    told(timeline, T0 + 15, "onset", kind="leak", subject={"application": "web"})
+    [after] = told(timeline, T0 + 27, "slots", used=20, usable=97, held=19)
+    assert before[10:].split()[:3] == ["0:03", "slots", "12/97"]
+    assert after[10:].split()[:4] == ["onset", "+0:12", "slots", "20/97"]
+
+
+def test_a_signal_is_told_with_the_seconds_since_the_onset_its_evidence_and_its_action() -> None:
+    timeline = calm_timeline()
+    told(timeline, T0 + 15, "onset", kind="leak", subject={"application": "web"})
+    facts = {
+        "kind": "leak",
+        "severity": "critical",
+        "summary": "web leaks",
+        "evidence": ["11 opened"],
+        "action": "Undo.",
+    }
+    lines = told(timeline, T0 + 45, "raised", **facts)
+    assert lines[0].endswith("*** SIGNAL LIT: leak (critical), 30 s after the onset")
+    assert lines[1:] == ["    web leaks", "    - 11 opened", "    => Undo."]
+
+
+def test_the_truth_shows_the_rate_that_was_made_beside_the_one_asked_for() -> None:
+    truth = {
+        "kind": "leak",
+        "subject": {"application": "web"},
+        "onset": T0,
+        "bound_seconds": 45.0,
+        "exhaustion": T0 + 166,
+        "deploy": {"service": "web", "version": "2.4.0", "at": T0},
+        "optional": False,
+    }
+    lines = told(calm_timeline(), T0 + 60, "truth", **truth, rate_asked=1000.0, rate_achieved=212.34)
+    assert lines[0] == "What really happened: leak: application=web"
+    assert lines[2] == "  rate        212/s achieved, 1e+03/s asked"
+    assert lines[3].endswith(", 2:46 after the onset")
+
+
+def test_verdicts_come_last_and_what_was_left_behind_is_named() -> None:
+    timeline = calm_timeline()
+    assert told(timeline, T0, "verdict", outcome="named", finding=False, text="leak: named after 30 s") == []
+    assert told(timeline, T0, "clean", left=["role x: in use"], by=None) == [
+        "leak: named after 30 s",
+        "left behind: role x: in use",
+    ]
+
+
+def test_a_clean_up_that_goes_on_names_its_process() -> None:
+    assert told(calm_timeline(), T0, "clean", left=[], by=4711) == ["The clean-up goes on in process 4711."]
+
+
+def test_an_event_that_no_person_needs_makes_no_line() -> None:
+    assert told(calm_timeline(), T0, "lost", sessions=3) == []
+
+
+def test_a_line_of_json_has_the_time_and_the_event_first() -> None:
+    event = DrillEvent(t=T0 + 0.125, event="lost", facts={"sessions": 3})
+    assert as_json(event) == '{"t": 1760000000.125, "event": "lost", "sessions": 3}'

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+
+from batsignal.drills import janitor_process
+from batsignal.drills.janitor_process import NAME_PATTERN, read
+
+
+def thing(kind: str, name: str) -> str:
+    return json.dumps({"kind": kind, "name": name})
+
+
+def test_sessions_that_ended_are_none_of_the_janitors_business() -> None:
+    assert read(["+11", "+12", "-11", "+13"]).sessions == {12, 13}
+
+
+def test_databases_go_before_schemas_and_schemas_before_roles() -> None:
+    estate = read([thing("role", "r"), thing("schema", "s"), thing("database", "d"), thing("role", 'a "b"\n')])
+    assert estate.things() == [("database", "d"), ("schema", "s"), ("role", "r"), ("role", 'a "b"\n')]
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [
+        ("batsignal_drill_0123abcd", "0123abcd"),
+        ("batsignal_drill_0123abcd_web", "0123abcd"),
+        ("batsignal_drill_0123abcd_a\nb", "0123abcd"),
+        ("batsignal_drill_0123abcdef", None),
+        ("batsignal_drill_mine", None),
+        ("batsignal_drill_0123ABCD", None),
+        ("my_batsignal_drill_0123abcd", None),
+        ("batsignal", None),
+    ],
+)
+def test_only_names_with_a_token_are_a_drills(name: str, token: str | None) -> None:
+    match = NAME_PATTERN.match(name)
+    assert (match and match["token"]) == token
+
+
+def test_a_token_fits_into_a_lock() -> None:
+    assert 0 < janitor_process.LOCK_CLASS < 2**31
