@@ -18,6 +18,7 @@ from statistics import median
 from batsignal.config import Thresholds
 from batsignal.detect import lost as losses
 from batsignal.detect import wording
+from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.window import Origin, Track, Window
 
@@ -44,9 +45,12 @@ CLUMP_PENALTY = 6
 # again, open none beside one that was idle. A leak does, from the second session of an origin on.
 BESIDE_IDLE_RATIO = 0.5
 ALONE_PENALTY = 2
-# By so many it must have grown before our own eyes, and nearly as many as it opened: at our own start, a pool recycled
-# all night looks like a leak of hours, for what it closed in exchange is gone.
+# So much it must have grown before our own eyes, and nearly as much as it opened: at our own start, a pool recycled all
+# night looks like a leak of hours, for what it closed in exchange is gone. Sessions that are given back look like one
+# too until some are: that seven come by chance before one goes is seldom, and each that went asks for three more.
 SEEN_GROWTH = 3
+SEEN_GROWTH_AT_START = 7
+SEEN_GROWTH_PER_GIVEN_BACK = 3
 SEEN_GROWTH_RATIO = 0.75
 # A leak that has stopped growing while there is room is over when it stood still this long.
 STANDSTILL_SECONDS = 600.0
@@ -58,6 +62,8 @@ class _Train:
     """Lost sessions of one group, in order of opening: one train of them, from its onset."""
 
     tracks: tuple[Track, ...]
+    before: tuple[Track, ...]
+    """What looks lost too, and is older: others came in the place of as many."""
     filling: tuple[Track, ...]
     """What came before it, looks lost too, and passes for the first fill of a pool."""
     returned: int
@@ -124,6 +130,7 @@ class LeakDetector:
     def __init__(self, thresholds: Thresholds) -> None:
         self._limits = thresholds
         self._lit: dict[tuple[str, ...], _Lit] = {}
+        self._holdings = Holdings(thresholds)
         self._last: tuple[Finding, ...] = ()
 
     def look(self, window: Window) -> Iterable[Finding]:
@@ -132,6 +139,8 @@ class LeakDetector:
             return self._last
         if window.began == window.t:
             self._lit.clear()  # the first look, or the clock stepped back: what was noted lies in the future
+            self._holdings.clear()
+        self._holdings.learn(window)
         groups: dict[tuple[str, ...], list[Origin]] = defaultdict(list)
         for origin in window.origins.values():
             if origin.tracks or origin.closings:
@@ -150,11 +159,11 @@ class LeakDetector:
         lit = self._lit.get(group)
         train = self._train(origins, window, lit)
         if lit is None:
-            if train is None or not self._is_leak(train, origins, window):
+            if train is None or not self._is_leak(group, train, origins, window):
                 return None
             lit = _Lit(since=train.onset, severity="warning", most=train.lost, grew_at=window.t)
             self._lit[group] = lit
-        elif self._is_over(lit, train, origins, window):
+        elif self._is_over(lit, group, train, origins, window):
             del self._lit[group]
             return None
         if train is None:
@@ -167,6 +176,7 @@ class LeakDetector:
         """Return the newest train of lost sessions; once it is lit, all that were lost since."""
         sorted_out = [losses.sort_out(origin, window.t, self._limits) for origin in origins]
         lost = sorted((track for one in sorted_out for track in one.lost), key=losses.opened_at)
+        oldest = lost
         if lit is not None:
             lost = [track for track in lost if track.opened_at >= lit.since]
             returned = losses.returned_since(lit.since, origins, self._limits)
@@ -184,6 +194,7 @@ class LeakDetector:
         filling = [track for one in sorted_out for track in one.filling if track.opened_at < since]
         return _Train(
             tracks=tuple(lost),
+            before=tuple(track for track in oldest if track.opened_at < since),
             filling=tuple(filling),
             returned=returned,
             reused=losses.unreplaced_count(since, used),
@@ -191,33 +202,59 @@ class LeakDetector:
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
-    def _is_leak(self, train: _Train, origins: list[Origin], window: Window) -> bool:
+    def _is_leak(self, group: tuple[str, ...], train: _Train, origins: list[Origin], window: Window) -> bool:
         doubt = CLUMP_PENALTY if _is_clumped(train) else 1 if self._is_beside_idle(train) else ALONE_PENALTY
-        if train.lost < self._limits.leak_sessions * doubt:
-            return False
+        least = self._limits.leak_sessions * doubt
         full = _is_full(window, self._limits.saturation_critical_ratio)
-        span = train.newest - train.since
-        if span < (self._limits.leak_span_seconds / 3 if full else self._limits.leak_span_seconds):
+        if train.lost < least or not self._is_steady(train, window.t, full=full):
+            return False
+        if not self._is_seen(group, train, window, full=full):
+            return False
+        explained = self._explain(group, train, window.t)
+        if explained.outlived >= least:
+            return True
+        if train.lost - explained.usual < least:
+            return False
+        return explained.is_settled or not self._is_given_back(train, origins, window)
+
+    def _is_steady(self, train: _Train, t: float, *, full: bool) -> bool:
+        """Whether it went on for a while, goes on, and few others are opened that are used again."""
+        if train.newest - train.since < (
+            self._limits.leak_span_seconds / 3 if full else self._limits.leak_span_seconds
+        ):
             return False
         if len(train.tracks) < NEVER_USED_AGAIN_RATIO * (len(train.tracks) + train.reused):
             return False
-        if losses.growth_since(max(train.since, window.began), train.tracks) < SEEN_GROWTH:
-            return False
-        seen_since = max(train.since, window.began)
-        taken = sum(1 for track in train.tracks if track.opened_at >= seen_since)
-        if losses.given_back(seen_since, train.gap_seconds, origins, self._limits) > GIVEN_BACK_RATIO * taken:
-            return False
-        silence = window.t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
+        silence = t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
         return full or silence <= 3 * train.gap_seconds + GAP_SLACK_SECONDS
+
+    def _is_seen(self, group: tuple[str, ...], train: _Train, window: Window, *, full: bool) -> bool:
+        """Whether it grew enough before our own eyes: what was given back before them, we do not know."""
+        growth = losses.growth_since(max(train.since, window.began), train.tracks)
+        if full or train.since >= window.began:
+            return growth >= SEEN_GROWTH
+        known = self._explain(group, train, window.t).known
+        return growth >= SEEN_GROWTH_AT_START + SEEN_GROWTH_PER_GIVEN_BACK * known
+
+    def _explain(self, group: tuple[str, ...], train: _Train, t: float) -> Explained:
+        return self._holdings.explain(group, train.tracks, train.before, t, beside_idle=self._is_beside_idle(train))
+
+    def _is_given_back(self, train: _Train, origins: list[Origin], window: Window) -> bool:
+        """Whether much of what was taken came back: asked as long as nobody knows how this group holds its sessions."""
+        since = max(train.since, window.began)
+        taken = sum(1 for track in train.tracks if track.opened_at >= since)
+        return losses.given_back(since, train.gap_seconds, origins, self._limits) > GIVEN_BACK_RATIO * taken
 
     def _is_beside_idle(self, train: _Train) -> bool:
         idle_seconds = self._limits.leak_idle_seconds
         beside = sum(1 for track in train.tracks if track.beside_idle_seconds >= idle_seconds)
         return beside >= BESIDE_IDLE_RATIO * len(train.tracks)
 
-    def _is_over(self, lit: _Lit, train: _Train | None, origins: list[Origin], window: Window) -> bool:
-        """Whether the lost sessions are gone, used again, or have long stopped coming while there was room."""
-        if train is None or train.lost < self._limits.leak_sessions / 2 or self._gives_back(train, origins, window.t):
+    def _is_over(
+        self, lit: _Lit, group: tuple[str, ...], train: _Train | None, origins: list[Origin], window: Window
+    ) -> bool:
+        """Whether the lost sessions are gone, used again, given back, or have long stopped coming while room was."""
+        if train is None or self._is_explained(group, train, origins, window.t):
             lit.fewer_since = window.t if lit.fewer_since is None else lit.fewer_since
             return window.t - lit.fewer_since >= self._limits.leak_clear_seconds
         lit.fewer_since = None
@@ -226,6 +263,16 @@ class LeakDetector:
         if _is_full(window, self._limits.saturation_critical_ratio):
             return False
         return window.t - lit.grew_at > max(STANDSTILL_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
+
+    def _is_explained(self, group: tuple[str, ...], train: _Train, origins: list[Origin], t: float) -> bool:
+        """Whether what is still lost is little, or what the group holds and gives back every day."""
+        least = self._limits.leak_sessions / 2
+        if train.lost < least:
+            return True
+        explained = self._explain(group, train, t)
+        if explained.outlived >= least:
+            return False
+        return train.lost - explained.usual < least or self._gives_back(train, origins, t)
 
     def _gives_back(self, train: _Train, origins: list[Origin], t: float) -> bool:
         """Whether as many sessions come back of late as are taken."""

@@ -93,15 +93,24 @@ def _is_part_of_fill(opened: float, fill: Sequence[float], limits: Thresholds) -
 
 def returned_since(since: float, origins: Iterable[Origin], limits: Thresholds) -> int:
     """Return how many sessions that were there by then and had looked lost were closed since."""
-    return sum(
-        1
-        for origin in origins
-        for closing in origin.closings
-        if closing.opened_at < since <= closing.t and _looked_lost(closing, limits)
-    )
+    count = 0
+    for origin in origins:
+        ended = _ended_at(origin)
+        for closing in origin.closings:
+            if closing.opened_at < since <= closing.t and closing.t != ended and looked_lost(closing, limits):
+                count += 1
+    return count
 
 
-def _looked_lost(closing: Closing, limits: Thresholds) -> bool:
+def _ended_at(origin: Origin) -> float | None:
+    """Return when an origin's process ended: its last sessions, several, left together. It gave none of them back."""
+    if origin.tracks or len(origin.closings) < 2 or origin.closings[-2].t < origin.closings[-1].t:  # noqa: PLR2004
+        return None
+    return origin.closings[-1].t
+
+
+def looked_lost(closing: Closing, limits: Thresholds) -> bool:
+    """Return whether a session looked lost when it was closed: used once, soon after it was opened, and never again."""
     since = closing.resting_since
     return (
         since is not None
@@ -122,17 +131,21 @@ def given_back(since: float, gap_seconds: float, origins: Iterable[Origin], limi
     tells_replaced = gap_seconds >= REPLACED_GAP_SECONDS
     count = 0
     for origin in origins:
-        moments = Counter(one.t for one in origin.closings if one.t >= since and _looked_lost(one, limits))
+        ended = _ended_at(origin)
+        moments = Counter(
+            one.t for one in origin.closings if one.t >= since and one.t != ended and looked_lost(one, limits)
+        )
         if tells_replaced and moments:
             opened = sorted(
                 [track.opened_at for track in origin.tracks.values()] + [one.opened_at for one in origin.closings]
             )
-            moments = Counter({t: many for t, many in moments.items() if not _is_near(t, opened)})
+            moments = Counter({t: many for t, many in moments.items() if not is_near(t, opened)})
         count += sum(many for many in moments.values() if many <= at_once_most)
     return count
 
 
-def _is_near(t: float, instants: Sequence[float]) -> bool:
+def is_near(t: float, instants: Sequence[float]) -> bool:
+    """Return whether one of these instants, in order, is so near that the one session replaced the other."""
     return _at_least(t - REPLACED_SECONDS, instants) > _at_least(t + REPLACED_SECONDS, instants)
 
 

@@ -69,6 +69,7 @@ class Closing:
     opened_at: float
     resting_since: float | None
     longest_rest_seconds: float
+    beside_idle_seconds: float = 0.0
 
 
 def resting_since(session: Session) -> float | None:
@@ -123,6 +124,8 @@ class Window:
         self._pattern = pattern
         self._tracks: dict[tuple[int, float | None], Track] = {}
         self.origins: dict[OriginKey, Origin] = {}
+        self.closed: list[tuple[Origin, Closing]] = []
+        """What left since the look before the last one that succeeded, and whose it was."""
         self.used = 0
         """Slots taken at the last look that succeeded."""
         self.pings: deque[float] = deque(maxlen=300)
@@ -141,6 +144,7 @@ class Window:
             return
         if self.snapshot is None:
             self.began = snapshot.t
+        self.closed = []
         clients = {session.key: session for session in snapshot.sessions if session.is_client}
         for key in [key for key in self._tracks if key not in clients]:
             self._close(self._tracks.pop(key))
@@ -191,8 +195,15 @@ class Window:
 
     def _close(self, track: Track) -> None:
         if self.t - track.opened_at >= CLOSING_LIFE_SECONDS:
-            rested_at = resting_since(track.session)
-            track.origin.closings.append(Closing(self.t, track.opened_at, rested_at, track.longest_rest_seconds))
+            closing = Closing(
+                self.t,
+                track.opened_at,
+                resting_since(track.session),
+                track.longest_rest_seconds,
+                track.beside_idle_seconds,
+            )
+            track.origin.closings.append(closing)
+            self.closed.append((track.origin, closing))
         self._leave(track)
 
     def _change(self, track: Track, session: Session) -> bool:

@@ -120,26 +120,45 @@ def test_a_hundred_idle_sessions_of_pods_behind_one_address_wake_nobody(
         assert all(event.signal.finding.severity == "warning" for event in watcher.events), watcher.sentences()
 
 
-@pytest.mark.parametrize(("every", "least", "most"), [(1.0, 20, 60), (2.0, 60, 120), (5.0, 180, 600)])
-def test_an_application_that_holds_each_session_for_long_and_gives_it_back(
-    world: Any, look_on: Callable[..., Any], every: float, least: float, most: float
+def long_polls(world: Any, mean: float, least: float, most: float, *, end: float = math.inf) -> None:
+    """Clients that come by chance, use a session once, hold it and give it back; after `end` they keep it."""
+
+    def visitor() -> Iterator[float]:
+        seat = world.open("push@1")
+        seat.use(world.now + 0.01, 0.02)
+        yield world.chance.uniform(least, most)
+        if world.elapsed < end:
+            world.close(seat)
+
+    def arrivals() -> Iterator[float]:
+        while True:
+            yield world.chance.expovariate(1 / mean)
+            world.run(visitor())
+
+    world.run(arrivals())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("shape", [(1.0, 20, 60), (4.0, 20, 60), (10.0, 60, 180), (5.0, 180, 600), (15.0, 120, 300)])
+def test_sessions_held_for_long_and_given_back_are_no_leak_however_they_swing(
+    make_world: Any, look_on: Callable[..., Any], seed: int, shape: tuple[float, float, float]
 ) -> None:
-    # Long polls: as many come as go, only not at once. The daemon is started among them.
-    def hold(at: float) -> None:
-        def begin() -> None:
-            seat = world.open("push@1")
-            seat.use(world.now + 0.01, 0.02)
-            world.call(world.elapsed + world.chance.uniform(least, most), lambda: world.close(seat))
+    # As many come as go, only not at once: ten more than a minute ago are nothing special. We are restarted among them.
+    world = make_world(seed=seed, slots=MANY)
+    long_polls(world, *shape)
+    for _ in world.looks(1000, interval=1000):
+        pass
+    for watcher in look_on(world, 2500, starts=(1000.0, 1480.0, 1930.0)):
+        assert not watcher.raised("leak"), watcher.sentences()
 
-        world.call(at, begin)
 
-    for n in range(int(2400 / every)):
-        hold(every * n + world.chance.uniform(0, every))
-    for watcher in look_on(world, 2300, starts=(1000.0, 1500.0), interval=1.0):
-        # A daemon that has just started may take it for a leak once, until it has seen some given back.
-        lit = sum(1 for event in watcher.events if event.event == "raised")
-        assert lit <= 1, watcher.sentences()
-        assert not watcher.now
+def test_held_sessions_that_double_with_their_traffic_are_no_leak(world: Any, look_on: Callable[..., Any]) -> None:
+    long_polls(world, 8.0, 60, 180)
+    for _ in world.looks(600, interval=600):
+        pass
+    world.call(1500.0, lambda: long_polls(world, 8.0, 60, 180))
+    (watcher,) = look_on(world, 2400)
+    assert not watcher.raised("leak"), watcher.sentences()
 
 
 def test_workers_of_one_session_that_replace_each_other_one_by_one(world: Any, stays_dark: Dark) -> None:

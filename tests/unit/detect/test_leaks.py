@@ -266,6 +266,94 @@ def test_leaks_of_two_services_are_two_signals(make_world: Any, watcher: Any) ->
     assert {event.signal.finding.subject.application for event in watcher.raised("leak")} == {"web", "billing"}
 
 
+def long_polls(world: Any, mean: float, *, keeps_from: float = math.inf) -> None:
+    """Clients that come by chance, use a session once, hold it for a minute or two and give it back; in the end not."""
+
+    def visitor() -> Any:
+        seat = world.open("push@1")
+        seat.use(world.now + 0.01, 0.02)
+        yield world.chance.uniform(60, 120)
+        if seat.start - world.now + world.elapsed < keeps_from:
+            world.close(seat)
+
+    def arrivals() -> Any:
+        while True:
+            yield world.chance.expovariate(1 / mean)
+            world.run(visitor())
+
+    world.run(arrivals())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leak_among_sessions_that_are_held_and_given_back_is_called(
+    make_world: Any, look_on: Callable[..., Any], start: float, seed: int
+) -> None:
+    world = make_world(seed=seed, slots=small(497))
+    long_polls(world, 8.0)
+    world.leak("push@1", every=2.0, at=900)
+    (watcher,) = look_on(world, 1100, starts=(300.0,))
+    called, found = first(watcher, start)
+    # What is usual there, eleven or twelve at once, comes on top of the eight that any leak needs.
+    assert 0 < called - 900 <= 90
+    assert found.subject.application == "push"
+    assert found.since - start == pytest.approx(900, abs=40)
+    assert not watcher.cleared("leak"), watcher.sentences()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sessions_that_are_not_given_back_any_more_are_called_once_they_outlive_all_before_them(
+    make_world: Any, look_on: Callable[..., Any], start: float, seed: int
+) -> None:
+    world = make_world(seed=seed, slots=small(497))
+    long_polls(world, 8.0, keeps_from=1200)
+    (watcher,) = look_on(world, 2000, starts=(300.0,))
+    called, _ = first(watcher, start)
+    # A quarter older than the longest held, and eight of them: more where chance leaves a long gap between two.
+    assert 1200 < called <= 1200 + 1.25 * 120 + 20 * 8.0
+    assert watcher.now[0].subject.application == "push"
+    assert not watcher.cleared("leak"), watcher.sentences()
+
+
+@pytest.mark.parametrize("pods", [1, 6])
+def test_a_leak_that_ended_with_its_processes_does_not_hide_the_next_one(
+    make_world: Any, look_on: Callable[..., Any], start: float, pods: int
+) -> None:
+    world = make_world(slots=small(497))
+    for second in (ONSET, 600 + ONSET):
+        hosts = [f"10.0.{int(second) % 7}.{n}" for n in range(pods)]
+        parts = [world.pool("web@1", work=5, least=3, at=second - 50, place={"client": host}) for host in hosts]
+        world.leak("web@1", every=2.0, at=second, until=second + 200, clients=hosts)
+
+        def end(host: str, part: Any) -> None:
+            part.close()
+            for seat in [seat for seat in world.seats.values() if seat.client == host]:
+                world.close(seat)
+
+        for n, (host, part) in enumerate(zip(hosts, parts, strict=True)):
+            world.call(second + 300 + 5 * n, lambda host=host, part=part: end(host, part))
+    (watcher,) = look_on(world, 900)
+    raised = [event.t - start for event in watcher.raised("leak")]
+    assert len(raised) == 2, watcher.sentences()
+    assert raised[0] - ONSET <= 45
+    assert raised[1] - 600 - ONSET <= 45
+
+
+def test_rolling_deploy_of_idle_pods_does_not_pass_for_giving_back(
+    make_world: Any, look_on: Callable[..., Any], start: float
+) -> None:
+    world = make_world(slots=small(497))
+    for n in range(20):
+        old = world.pool("web@1", least=2, place={"client": f"10.1.0.{n}"})
+        world.pool("web@2", least=2, at=300 + 2 * n, place={"client": f"10.2.0.{n}"})
+        world.call(315 + 2 * n, old.close)
+    world.leak("web@2", every=4.0, at=310, clients=[f"10.2.0.{n}" for n in range(20)])
+    (watcher,) = look_on(world, 500)
+    called, found = first(watcher, start)
+    assert called - 310 <= 10 * 4 + 15
+    assert found.subject.version == "2"
+    assert not watcher.cleared("leak"), watcher.sentences()
+
+
 # -- the life of the signal --------------------------------------------------------------------------------------------
 
 
