@@ -32,11 +32,12 @@ dev: $(DEV_STAMP)
 demo: $(STAMP)
 	@exec $(BIN)/batsignal demo $(DEMO_ARGS)
 
+# Four at a time: most of the tests wait for a server rather than for a core.
 test: $(DEV_STAMP) system-packages
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(TEST_ARGS)
 
 test-unit: $(DEV_STAMP)
-	$(BIN)/python -m pytest exporter tests/unit $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto exporter tests/unit $(TEST_ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -141,12 +141,15 @@ def test_every_sql_file_runs_and_all_versions_of_a_query_have_the_same_columns(
 
 
 def test_first_look_already_knows_names_and_every_column(
-    postgres: EmbeddedServer, sessions: Any, pollers: Pollers
+    postgres: EmbeddedServer, sessions: Any, pollers: Pollers, until: Callable[..., Any]
 ) -> None:
     before = time.time()
     connection = sessions.open(postgres, application_name="web@2.4.0", user="nobody_special")
     connection.autocommit = False
     execute(connection, "SELECT 'secret', txid_current()")
+    # The answer is out a moment before the session waits for its client again.
+    waits = f"SELECT 1 FROM pg_stat_activity WHERE pid = {connection.info.backend_pid} AND wait_event = 'ClientRead'"
+    until(lambda: sessions.run(postgres, waits), "the session to wait for its client")
     snapshot = pollers.on(postgres).look()
     session = seen(snapshot, connection)
     assert (session.datname, session.usename) == ("postgres", "nobody_special")
@@ -447,7 +450,7 @@ def test_server_that_stops_is_refused_and_back_soon_after_it_started(
     assert until(lambda: failure(poller).reason == "refused", "the port to be closed")
     assert poller.process is None
     server.start()
-    until(lambda: poller.look().failure is None, "the server to be seen again", seconds=5)
+    until(lambda: poller.look().failure is None, "the server to be seen again", seconds=15)
 
 
 @pytest.mark.parametrize("version", ["15", "18"])
@@ -464,7 +467,7 @@ def test_frozen_server_costs_each_look_a_second_and_keeps_its_session(
             began = time.monotonic()
             assert failure(poller).reason == "timeout"
             assert time.monotonic() - began < LOOK_SECONDS_AT_MOST
-    until(lambda: poller.look().failure is None, "the server to be seen again", seconds=5)
+    until(lambda: poller.look().failure is None, "the server to be seen again", seconds=15)
     assert poller.process is not None
     assert poller.process.backend_pid == pid
     assert own_sessions(witness) == 1
@@ -493,7 +496,7 @@ def test_server_frozen_for_long_has_its_session_given_up_and_never_sees_more_tha
         most = max(most, own_sessions(witness))
         return poller.look().failure is None
 
-    until(seen_again, "the server to be seen again", seconds=5)
+    until(seen_again, "the server to be seen again", seconds=15)
     until(lambda: own_sessions(witness) == 1, "the old session to go")
     assert most <= 2
 

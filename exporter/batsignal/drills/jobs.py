@@ -41,17 +41,18 @@ PAUSED_SECONDS = 0.05
 
 
 def run_batches(ground: Ground, pace: Pace, tell: Tell) -> None:
-    """Run a batch of `size` sessions `rate` times a second (every 10 min), the first after a tenth of that time.
+    """Run a batch of `size` sessions `rate` times a second (every 10 min).
 
-    A batch's sessions come together, work through many short statements for about a minute, and are closed. With a
-    shorter duration the work of each batch shrinks; `rate` is kept, so that fewer batches come.
+    The first comes after a tenth of that time, or of the duration. A batch's sessions come together, work
+    through many short statements for about a minute, and are closed. With a shorter duration the work of each batch
+    shrinks; `rate` is kept, so that fewer batches come.
     """
     course = Course(ground, pace, whole_seconds=BATCH_SECONDS)
     table = ground.table("invoices", TABLE_ROWS)
     every_seconds = 1.0 / (pace.rate_per_second or BATCHES_PER_SECOND)
     work_seconds = course.seconds(BATCH_WORK_SECONDS)
     with Clients(ground, tell) as clients:
-        goes_on = course.pause(0.1 * every_seconds)
+        goes_on = course.pause(0.1 * min(every_seconds, course.duration_seconds))
         while goes_on:
             workers = room(ground, pace.size or BATCH)
             tell.note(f"a batch of {workers} sessions starts")
@@ -116,28 +117,33 @@ def dump(ground: Ground, pace: Pace, tell: Tell) -> None:
     options = ["--format=directory", f"--jobs={jobs}", "--compress=0", f"--schema={ground.schema}", f"--file={target}"]
     try:
         with Program(ground, "pg_dump", *options) as program:
-            _write_slowly(ground, program, target, course, whole_bytes=jobs * DUMP_TABLE_BYTES)
+            _write_slowly(ground, program, target, course, jobs=jobs)
             if ground.stopped.is_set():
                 return
             program.require_success()
-            tell.note(f"pg_dump has ended, {_written_bytes(target) / 1e6:.0f} MB")
+            tell.note(f"pg_dump has ended, {sum(_sizes(target)) / 1e6:.0f} MB")
     finally:
         give_back()
     if course.finish():
         tell.done()
 
 
-def _write_slowly(ground: Ground, program: Program, target: Path, course: Course, *, whole_bytes: int) -> None:
-    """Let the program run only while it has written less than its share of the time says, until it has ended."""
+def _write_slowly(ground: Ground, program: Program, target: Path, course: Course, *, jobs: int) -> None:
+    """Let the program run only while it has written less than its share of the time says, until it has ended.
+
+    It is not held up before each job has begun to copy its table: a job that has not begun holds no transaction.
+    """
+    whole_bytes = jobs * DUMP_TABLE_BYTES
     while program.is_running:
-        is_ahead = _written_bytes(target) > whole_bytes * course.passed_ratio
+        has_begun = sum(size > 0 for size in _sizes(target)) >= jobs
+        is_ahead = has_begun and sum(_sizes(target)) > whole_bytes * course.passed_ratio
         program.pause() if is_ahead else program.go_on()
         if ground.stopped.wait(PAUSED_SECONDS if is_ahead else SLICE_SECONDS):
             return
 
 
-def _written_bytes(target: Path) -> int:
-    return sum(path.stat().st_size for path in target.glob("*.dat"))
+def _sizes(target: Path) -> list[int]:
+    return [path.stat().st_size for path in target.glob("[0-9]*.dat")]  # not the table of contents
 
 
 ACTS: Mapping[str, ActSpec] = {
