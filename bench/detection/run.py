@@ -8,8 +8,10 @@ import argparse
 import difflib
 import json
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
@@ -90,12 +92,17 @@ def _played(tasks: Sequence[Task], jobs: int) -> Iterator[Variation]:
 def _played_beside(tasks: Sequence[Task], jobs: int) -> Iterator[Variation]:
     """Play in processes of their own; those that a dying process takes with it come back as failed."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_die_of_interrupts) as processes:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as processes:
         futures = {processes.submit(_play, task): task for task in tasks}
         try:
             for future in as_completed(futures):
                 row, seed, _ = futures[future]
                 yield _result(future, row, seed)
+        except BaseException:
+            # Whoever is ended in the middle does not wait for plays that nobody will see.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
             processes.shutdown(wait=False, cancel_futures=True)
 
@@ -107,9 +114,17 @@ def _result(future: Future[Variation], row: str, seed: int) -> Variation:
         return Variation(row=row, seed=seed, error=f"the process died, of this or another scenario: {exc}")
 
 
-def _die_of_interrupts() -> None:
-    """Let Ctrl-C end a process in the middle of a play, without a traceback of each."""
+def _end_with_parent() -> None:
+    """Let Ctrl-C end a process in the middle of a play, without a traceback of each; and whatever ends its parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _play(task: Task) -> Variation:

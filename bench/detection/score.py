@@ -6,7 +6,7 @@ looks at a clock: all instants are Unix seconds, all durations seconds.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from batsignal.detect.signal import WATCHED_KINDS, DeployRef, Event, Finding, Kind, Severity, Subject
@@ -61,16 +61,24 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TruthScore:
-    """How one truth was told. What does not apply is None; `repeats` counts raises after the first."""
+    """How one truth was told. What does not apply is None.
+
+    `raised_at` is when it was said of the right one, `critical_at` when that woke somebody. `ended` is the end of the
+    play, up to which every truth lasts. `repeats` counts raises after the first, `lapses` those that were cleared as
+    ended though it went on.
+    """
 
     truth: Truth
     outcome: Outcome
     raised_at: float | None = None
+    critical_at: float | None = None
+    ended: float = math.inf
     seconds: float | None = None
     within_bound: bool = False
     deploy_right: bool | None = None
     exhaustion_ratio: float | None = None
     repeats: int = 0
+    lapses: int = 0
 
     @property
     def exhaustion_right(self) -> bool | None:
@@ -81,8 +89,10 @@ class TruthScore:
 
     @property
     def before_exhaustion(self) -> bool:
-        """Whether it was said while there was time left."""
-        return self.raised_at is not None and is_before(self.raised_at, self.truth.exhaustion)
+        """Whether somebody was woken while there was time left; a play that ends before that asks for the raise."""
+        runs_out = self.truth.exhaustion is not None and self.truth.exhaustion <= self.ended
+        at = self.critical_at if runs_out else self.raised_at
+        return at is not None and is_before(at, self.truth.exhaustion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +136,11 @@ def said_of(events: Iterable[Event], life: int = 0) -> tuple[Said, ...]:
     )
 
 
-def score(truths: Sequence[Truth], said: Sequence[Said], *, may_warn: bool) -> Score:
-    """Score what was said in one variation; `may_warn` allows warnings that no truth stands behind."""
+def score(truths: Sequence[Truth], said: Sequence[Said], *, may_warn: bool, ended: float = math.inf) -> Score:
+    """Score what was said in one variation that ended at that instant.
+
+    `may_warn` allows warnings that no truth stands behind.
+    """
     told = _told(truths, said)
     right = {(one.life, one.id) for raises in told for one in raises}
     false_pages = tuple(
@@ -136,14 +149,20 @@ def score(truths: Sequence[Truth], said: Sequence[Said], *, may_warn: bool) -> S
         if (one.life, one.id) not in right and not _was_superseded(one, right)
     )
     return Score(
-        truths=tuple(_score_truth(truth, raises) for truth, raises in zip(truths, told, strict=True)),
+        truths=tuple(_score_truth(truth, raises, ended) for truth, raises in zip(truths, told, strict=True)),
         false_pages=false_pages,
     )
 
 
 def fits(truth: Truth, said: Said) -> bool:
-    """Return whether a signal tells a truth: its kind and its culprit, and not before it began."""
+    """Return whether a signal tells a truth: its kind and its culprit, and not before it began.
+
+    What is not known yet at the raise may become known within the grace. Whoever is named wrongly at the raise has been
+    blamed: the page is out, and no update takes it back.
+    """
     if said.kind != truth.kind or said.raised_at < truth.onset - ROUNDING_SECONDS:
+        return False
+    if contradicts(truth.subject, said.states[0].finding.subject):
         return False
     return any(names(truth.subject, state.finding.subject) for state in said.early())
 
@@ -162,6 +181,20 @@ def names(wanted: Subject, subject: Subject) -> bool:
     )
 
 
+def contradicts(wanted: Subject, subject: Subject) -> bool:
+    """Return whether a key that must be named is named wrongly; not known is not wrong.
+
+    >>> contradicts(Subject(application="web"), Subject(application="billing"))
+    True
+    >>> contradicts(Subject(application="web", version="2"), Subject(application="web"))
+    False
+    """
+    return any(
+        None not in (getattr(wanted, key), getattr(subject, key)) and getattr(wanted, key) != getattr(subject, key)
+        for key in Subject.__dataclass_fields__
+    )
+
+
 def is_right_deploy(wanted: DeployRef, said: DeployRef | None) -> bool:
     """Return whether that deploy was named, its time within a minute."""
     if said is None or (said.service, said.version) != (wanted.service, wanted.version):
@@ -175,14 +208,25 @@ def is_before(t: float, exhaustion: float | None) -> bool:
 
 
 def _told(truths: Sequence[Truth], said: Sequence[Said]) -> list[list[Said]]:
-    """Give each signal to one truth: one not told yet, those that must be told and began first before the others."""
+    """Give each signal to one truth: one not told yet, those that must be told and began first before the others.
+
+    A truth of which a signal is lit takes no second one beside it: who is told twice of one thing, once for each of its
+    pods, say, is paged once in vain.
+    """
     told: list[list[Said]] = [[] for _ in truths]
     for one in sorted(said, key=lambda one: one.raised_at):
-        fitting = [n for n, truth in enumerate(truths) if fits(truth, one)]
+        fitting = [n for n, truth in enumerate(truths) if fits(truth, one) and not _is_lit(told[n], one)]
         if fitting:
             first = min(fitting, key=lambda n: (bool(told[n]), truths[n].optional, truths[n].onset))
             told[first].append(one)
     return told
+
+
+def _is_lit(raises: Sequence[Said], one: Said) -> bool:
+    """Return whether the same daemon has one of these lit when it raises this one."""
+    return any(
+        other.life == one.life and (other.cleared_at is None or other.cleared_at > one.raised_at) for other in raises
+    )
 
 
 def _was_superseded(said: Said, right: set[tuple[int, str]]) -> bool:
@@ -191,24 +235,44 @@ def _was_superseded(said: Said, right: set[tuple[int, str]]) -> bool:
     return said.cleared_at - said.raised_at <= GRACE_SECONDS + ROUNDING_SECONDS
 
 
-def _score_truth(truth: Truth, raises: Sequence[Said]) -> TruthScore:
+def _score_truth(truth: Truth, raises: Sequence[Said], ended: float) -> TruthScore:
     if not raises:
-        return TruthScore(truth=truth, outcome="missed" if truth.kind in WATCHED_KINDS else "not named")
+        outcome: Outcome = "missed" if truth.kind in WATCHED_KINDS else "not named"
+        return TruthScore(truth=truth, outcome=outcome, ended=ended)
     first = raises[0]
-    seconds = first.raised_at - truth.onset
+    raised_at = _named_at(truth, first)
+    seconds = raised_at - truth.onset
     lives = {one.life for one in raises}  # a new daemon says again what it finds
     return TruthScore(
         truth=truth,
         outcome="detected",
-        raised_at=first.raised_at,
+        raised_at=raised_at,
+        critical_at=min(
+            (max(state.t, raised_at) for one in raises for state in one.states if state.finding.severity == "critical"),
+            default=None,
+        ),
+        ended=ended,
         seconds=seconds,
         within_bound=seconds <= truth.bound_seconds + ROUNDING_SECONDS,
-        deploy_right=None
-        if truth.deploy is None
-        else any(is_right_deploy(truth.deploy, state.finding.deploy) for state in first.early()),
+        deploy_right=_deploy_right(truth, first),
         exhaustion_ratio=_exhaustion_ratio(truth, first.states[0]),
         repeats=len(raises) - len(lives),
+        lapses=sum(one.cleared_at is not None and one.superseded_by is None for one in raises),
     )
+
+
+def _named_at(truth: Truth, said: Said) -> float:
+    """Return when it was first said of the right one; its version may come later."""
+    wanted = replace(truth.subject, version=None)
+    return next(state.t for state in said.early() if names(wanted, state.finding.subject))
+
+
+def _deploy_right(truth: Truth, said: Said) -> bool | None:
+    """Return whether the right deploy was named; where there was none, naming one is wrong and silence is nothing."""
+    named = [state.finding.deploy for state in said.early()]
+    if truth.deploy is not None:
+        return any(is_right_deploy(truth.deploy, deploy) for deploy in named)
+    return False if any(named) else None
 
 
 def _exhaustion_ratio(truth: Truth, raised: State) -> float | None:

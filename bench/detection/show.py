@@ -84,6 +84,8 @@ def _truth_lines(told: TruthScore, variation: Variation) -> Iterator[str]:
         facts.append(f"predicted time left x{told.exhaustion_ratio:.2f} of the true")
     if told.repeats:
         facts.append(f"raised {told.repeats} times more")
+    if told.lapses:
+        facts.append(f"cleared {told.lapses} times while it went on")
     yield f"          {', '.join(facts)}"
 
 

@@ -74,6 +74,8 @@ class RowSummary:
     false_kinds: Mapping[Kind, int]
     """How many false pages, critical or not, were of which kind; the most first."""
     repeats: int
+    lapses: int
+    woken: int
     stock: dict[Way, tuple[StockSummary, ...]]
 
     @property
@@ -110,6 +112,8 @@ class RowSummary:
             "allowed_warnings": self.allowed_warnings,
             "false_kinds": dict(self.false_kinds),
             "repeats": self.repeats,
+            "lapses": self.lapses,
+            "woken": self.woken,
             "best_stock": {way: None if one is None else asdict(one) for way, one in best.items()},
         }
 
@@ -134,6 +138,8 @@ class SectionSum:
     false_kinds: Mapping[Kind, int]
     """How many false pages, critical or not, were of which kind; the most first."""
     repeats: int
+    lapses: int
+    woken: int
 
     def a_day(self, count: int) -> float:
         """Return a count per simulated day."""
@@ -216,6 +222,8 @@ def summarise(row: Row, variations: Iterable[Variation]) -> RowSummary:
         allowed_warnings=sum(page.allowed for page in pages),
         false_kinds=_most_first(Counter(page.said.kind for page in pages if not page.allowed)),
         repeats=sum(told.repeats for told in truths),
+        lapses=sum(told.lapses for told in truths),
+        woken=sum(told.critical_at is not None for told in truths),
         stock={way: tuple(_stock_summary(rule.name, way, played, truths) for rule in STOCK_RULES) for way in WAYS},
     )
 
@@ -249,6 +257,8 @@ def sum_of(section: Section, rows: Sequence[RowSummary]) -> SectionSum:
         allowed_warnings=sum(row.allowed_warnings for row in ours),
         false_kinds=_most_first(sum((Counter(row.false_kinds) for row in ours), Counter())),
         repeats=sum(row.repeats for row in ours),
+        lapses=sum(row.lapses for row in ours),
+        woken=sum(row.woken for row in ours),
     )
 
 

@@ -18,7 +18,22 @@ from detection.summary import (
 )
 
 HEAD = (
-    *("scenario", "n", "detected", "in bound", "median", "p90", "bound", "deploy", "x1.5", "crit", "warn", "again"),
+    *(
+        "scenario",
+        "n",
+        "detected",
+        "woke",
+        "in bound",
+        "median",
+        "p90",
+        "bound",
+        "deploy",
+        "x1.5",
+        "crit",
+        "warn",
+        "again",
+        "lapse",
+    ),
     *("best stock rule, keeping its seat", "losing its seat"),
 )
 STOCK_HEAD = (
@@ -28,9 +43,11 @@ STOCK_HEAD = (
 LEGEND = """\
 detected: right kind and right culprit, of the truths in n variations; "not named": no detector for that kind yet
 ours is the signal's raise: a scrape and an evaluation of 5 s at most come before it pages; theirs is the alert
-in bound: of the same · median, p90: from the onset to the raise, of those detected · bound: its median
+woke: of the same, critical at any time · in bound: of the same · median, p90: from the onset to the raise · bound: its
+median
 deploy, x1.5: right deploy, time left predicted within a factor of 1.5; of those detected that have one
 crit, warn: false criticals and warnings; +n: warnings that the row allows · again: raised more than once for one truth
+lapse: cleared as ended while it went on · before exhaustion: ours has become critical by then, theirs has fired
 stock rules: that which alerts on most, then the soonest, by its median; in time: before the slots ran out. None names
 a culprit. In everyday life: that which alerts in most variations"""
 
@@ -49,8 +66,8 @@ def sums(rows: Sequence[RowSummary]) -> str:
     """Spell the sums: ours by section, then each stock rule."""
     ours: list[tuple[str, ...]] = [
         (
-            *("ours", "rows", "n", "sim. hours", "detected", "in bound", "before exhaustion", "deploy", "x1.5"),
-            *("false crit", "a day", "false warn", "a day", "allowed warn", "false kinds", "again"),
+            *("ours", "rows", "n", "sim. hours", "detected", "woke", "in bound", "before exhaustion", "deploy", "x1.5"),
+            *("false crit", "a day", "false warn", "a day", "allowed warn", "false kinds", "again", "lapse"),
         )
     ]
     ours += [_section_cells(one) for one in (sum_of(section, rows) for section in SECTIONS) if one.rows]
@@ -92,6 +109,7 @@ def _cells(row: RowSummary) -> tuple[str, ...]:
         row.row.name,
         f"{row.variations}" + (f" ({row.errors} FAILED)" if row.errors else ""),
         outcome(row),
+        f"{row.woken}/{row.detected.of}" if row.detected.hits else "-",
         f"{row.within_bound}/{row.detected.of}" if row.detected.hits else "-",
         seconds(median(row.seconds)),
         seconds(quantile(row.seconds, 0.9)),
@@ -101,6 +119,7 @@ def _cells(row: RowSummary) -> tuple[str, ...]:
         str(row.false_criticals),
         warnings,
         str(row.repeats) if row.detected.of else "-",
+        str(row.lapses) if row.detected.of else "-",
         *(_best(row, way) for way in WAYS),
     )
 
@@ -127,6 +146,7 @@ def _section_cells(one: SectionSum) -> tuple[str, ...]:
         str(one.variations),
         f"{one.simulated_hours:.1f}",
         _of(one.detected.hits, named),
+        _of(one.woken, named),
         _of(one.within_bound, named),
         _of(one.before_exhaustion, named),
         str(one.deploy_right) if one.deploy_right.of else "-",
@@ -138,6 +158,7 @@ def _section_cells(one: SectionSum) -> tuple[str, ...]:
         str(one.allowed_warnings),
         ", ".join(f"{kind} {count}" for kind, count in one.false_kinds.items()) or "-",
         str(one.repeats),
+        str(one.lapses),
     )
 
 

@@ -138,7 +138,7 @@ def judge(play: "Play") -> Variation:
     if stock is None:
         raise PlayError(f"{play.row} {play.seed}: not one look")
     said = tuple(one for life, events in enumerate(watches.events()) for one in said_of(events, life))
-    scored = score(play.truths_of(), said, may_warn=ROWS[play.row].most == "warning")
+    scored = score(play.truths_of(), said, may_warn=ROWS[play.row].most == "warning", ended=last)
     return Variation(
         row=play.row,
         seed=play.seed,
@@ -164,6 +164,8 @@ def _truth_json(told: TruthScore, began: float) -> dict[str, Any]:
         "exhaustion_right": told.exhaustion_right,
         "before_exhaustion": told.before_exhaustion,
         "repeats": told.repeats,
+        "lapses": told.lapses,
+        "critical_seconds": None if told.critical_at is None else round(told.critical_at - told.truth.onset, 2),
     }
 
 

@@ -37,6 +37,8 @@ class App:
     named: bool = True
     curve: Curve = lambda _t: 1.0
     pools: dict[str, Pool] = field(default_factory=dict)
+    is_released: bool = False
+    """Whether the new version has come; until then it is the one before it that runs."""
 
     def name(self, version: str | None) -> str | None:
         if not self.named:
@@ -46,7 +48,16 @@ class App:
     @property
     def application(self) -> str | None:
         """Its application_name as of now: of the version that was deployed last."""
-        return self.name(self.version)
+        return self.name(self.running)
+
+    @property
+    def running(self) -> str | None:
+        """The version that runs as of now."""
+        return self.version if self.is_released else self.previous
+
+    def release(self) -> None:
+        """From now on it is the new version that comes."""
+        self.is_released = True
 
     def start(self, version: str | None, client: str) -> None:
         """Start one pod."""
@@ -64,11 +75,12 @@ class App:
     def start_all(self) -> None:
         """Start every pod with the version before the deploy, at the world's beginning."""
         for client in self.hosts:
-            self.start(self.previous or self.version, client)
+            self.start(self.previous, client)
 
     def deploy(self, at: float, *, rolling_seconds: float, overlap_seconds: float) -> None:
         """Replace pod after pod by the new version; the old one of each goes so much after the new one came."""
         world = self.scene.world
+        world.call(at, self.release)
         for n, client in enumerate(self.hosts):
             begin = at + rolling_seconds * n
 
@@ -91,4 +103,4 @@ class App:
         """Who must be named."""
         if not self.named:
             return Subject(user=self.place["user"], client=self.hosts[0] if len(self.hosts) == 1 else None, **facts)
-        return Subject(application=self.service, version=self.version, **facts)
+        return Subject(application=self.service, version=self.running, **facts)

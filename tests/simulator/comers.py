@@ -18,14 +18,17 @@ def long_polls(v: Variation, _seconds: float) -> None:
     application, place = v.identity("push")
     place |= {"client": v.hosts(1)[0], "query": "LISTEN orders"}
 
-    def visitor() -> Behaviour:
+    def visitor(share: float = 1.0) -> Behaviour:
         seat = v.knock(application, **place)
         if seat is not None:
             seat.use(v.world.now + 0.01, 0.02)
-            yield v.world.chance.uniform(least, most)
+            yield share * v.world.chance.uniform(least, most)
             v.world.close(seat)
 
     def arrivals() -> Behaviour:
+        # As many as there always are: until the first of them goes, somebody who begins looks like a leak.
+        for _ in range(held):
+            v.world.run(visitor(v.world.chance.random()))
         while True:
             yield v.world.chance.expovariate(1 / every)
             v.world.run(visitor())

@@ -6,8 +6,8 @@ Owns the rows of health endpoints and of the server that cannot be reached.
 from batsignal.detect.signal import Subject
 from batsignal.drills.truth import Truth
 from batsignal.snapshot import PollFailure
-from simulator.probes import Answer, ask_pool
-from simulator.scenario import Builder, Play
+from simulator.probes import TIMEOUT_SECONDS, Answer, ask_pool
+from simulator.scenario import INTERVAL_SECONDS, Builder, Play
 from simulator.scene import CALM_SECONDS, Scene
 from simulator.world import START
 
@@ -50,8 +50,10 @@ def endpoint_down(seed: int, quick: bool) -> Play:
             world.call(begins, lambda client=client: app.pools[client].close())
 
     def truths_of() -> tuple[Truth, ...]:
-        first = world.trouble(START + begins)[endpoint, "endpoint_down"]
-        return (scene.truth("endpoint_down", Subject(endpoint=endpoint), first),)
+        failed = [at for name, kind, at in world.troubled if (name, kind) == (endpoint, "endpoint_down")]
+        # On the third in a row: it has answered or timed out by then, and the look after it shows it.
+        bound = failed[2] - failed[0] + TIMEOUT_SECONDS + INTERVAL_SECONDS
+        return (scene.truth("endpoint_down", Subject(endpoint=endpoint), failed[0], bound_seconds=bound),)
 
     return scene.ready(seconds, truths_of)
 

@@ -110,7 +110,7 @@ def saturation_role(seed: int, quick: bool) -> Play:
     scene = Scene("saturation-role", seed, quick=quick)
     scene.room(200, 300, 500)
     most = scene.number("role_limit", 20, 80)
-    role = scene.pick("role", ("shop_rw", "reporting", "app"))
+    role = scene.pick("role", ("shop_rw", "reporting", "app_rw"))  # none that a neighbour uses
     scene.world.role_limits[role] = most
     if scene.draw.random() < 0.4:
         scene.world.role_limits["batch"] = 50

@@ -17,17 +17,24 @@ from simulator.scene import Scene
 from simulator.seats import Behaviour, Seat
 
 FOREVER = float("inf")
+# Statements that want a table for themselves: whoever reads it blocks them, and they block whoever comes after them.
+# It is a table that none of the neighbours reads.
 DDL = (
-    "ALTER TABLE orders ADD COLUMN note text",
-    "ALTER TABLE orders ALTER COLUMN total TYPE numeric(?)",
-    "CREATE INDEX orders_by_customer ON orders (customer_id)",
-    "TRUNCATE orders_staging, orders",
-    "ALTER TABLE orders ADD CONSTRAINT orders_customer_fk FOREIGN KEY (customer_id) REFERENCES customers NOT VALID",
+    "ALTER TABLE deliveries ADD COLUMN note text",
+    "ALTER TABLE deliveries ALTER COLUMN weight TYPE numeric(?)",
+    "DROP INDEX deliveries_by_customer",
+    "TRUNCATE deliveries_staging, deliveries",
+    "ALTER TABLE deliveries ADD CONSTRAINT deliveries_weight_positive CHECK (weight > ?) NOT VALID",
 )
 READS = (
-    "SELECT count(*), sum(total) FROM orders WHERE created_at > ?",
-    "COPY public.orders (id, customer_id, total) TO stdout",
-    "SELECT o.* FROM orders o JOIN items i ON i.order_id = o.id ORDER BY o.created_at",
+    "SELECT count(*), sum(weight) FROM deliveries WHERE created_at > ?",
+    "COPY public.deliveries (id, customer_id, weight) TO stdout",
+    "SELECT d.* FROM deliveries d JOIN parcels p ON p.delivery_id = d.id ORDER BY d.created_at",
+)
+NEEDS_TABLE = (
+    "SELECT id, state FROM deliveries WHERE customer_id = ?",
+    "INSERT INTO deliveries (customer_id, weight) VALUES (?, ?)",
+    "UPDATE deliveries SET state = ? WHERE id = ?",
 )
 
 
@@ -84,15 +91,16 @@ def lock_pileup(seed: int, quick: bool) -> Play:
     who = scene.pick("reader_is", ("reports", "metabase", "etl@3.2.0", "analyst-shell"))
     place = {"user": "reporting", "database": app.place["database"], "client": scene.hosts(1)[0]}
     ddl = scene.pick("ddl", DDL)
-    table = "orders"
-    requests = _queue(scene, app, lock=table, exclusive=False, blocked=blocked, query=app.statement)
+    table = "deliveries"
+    query = scene.draw.choice(NEEDS_TABLE)
+    requests = _queue(scene, app, lock=table, exclusive=False, blocked=blocked, query=query)
     found: dict[str, Any] = {}
 
     def read() -> None:
         seat = world.connect(who, **place, query=scene.draw.choice(READS))
         world.locks.take(table, seat, exclusive=False)
-        seat.backend_xmin = "90210"
         if reader_is == "long query":
+            seat.backend_xmin = "90210"
             seat.use(world.now + 0.01, FOREVER, wait=("IO", "DataFileRead"))
         else:
             seat.transact(world.now + 0.01, scene.draw.uniform(0.1, 3.0))
@@ -151,7 +159,9 @@ def lock_pileup_transaction(seed: int, quick: bool) -> Play:
     who = scene.pick("forgotten_by", ("backoffice", "psql", app.application, "migrate@1.0.2"))
     place = {"user": "ops" if who == "psql" else app.place["user"], "database": app.place["database"]}
     ahead = scene.amount("idle_before_first_waits_seconds", 0.1, 30)
-    requests = _queue(scene, app, lock=lock, exclusive=True, blocked=blocked, query=query)
+    # Who inserts does not stand in the way of others who do.
+    exclusive = lock.startswith("row:")
+    requests = _queue(scene, app, lock=lock, exclusive=exclusive, blocked=blocked, query=query)
     found: dict[str, Seat] = {}
 
     def forget() -> None:
@@ -234,7 +244,8 @@ def idle_in_transaction(seed: int, quick: bool) -> Play:
         service = None if who == "psql" else (who or "").split("@")[0]
         subject = Subject(application=service, user=place["user"])
         began = holder.rested_at
-        bound = BOUND_SECONDS["idle_in_transaction"]
+        # Whoever waits for five minutes to be over sees it at the look after them.
+        bound = BOUND_SECONDS["idle_in_transaction"] + BLOCKING_BOUND_SECONDS
         truths = []
         if blocked:
             bound = min(bound, blocked[0] - began + BLOCKING_BOUND_SECONDS)

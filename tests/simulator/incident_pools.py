@@ -169,6 +169,7 @@ def pgbouncer_starvation(seed: int, quick: bool) -> Play:
     version = app.version or scene.version()
     announced = scene.pick("announced", (True, False))
     world.deploy(app.service, version, scene.at(onset), previous=app.previous, announced=announced)
+    world.call(scene.at(onset), app.release)
     scene.watch_health(app)
 
     def rename(seat: Seat) -> None:

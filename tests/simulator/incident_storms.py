@@ -47,6 +47,7 @@ def stop_pooling(scene: Scene, app: App, at: float) -> DeployRef | None:
     announced = scene.pick("announced", (True, False))
 
     def switch() -> None:
+        app.release()
         for pool in app.pools.values():
             pool.close()
 
@@ -106,8 +107,10 @@ def storm_refused(seed: int, quick: bool) -> Play:
 
     def worker(client: str, pause_seconds: float) -> Behaviour:
         chance = world.chance
-        while True:
-            seat = world.open(app.application, **app.place | {"client": client})
+        name = app.application
+        # A deploy ends the workers of the version before it, each when its job is done.
+        while app.application == name:
+            seat = world.open(name, **app.place | {"client": client})
             if seat is None:
                 yield retry * chance.uniform(0.7, 1.3)
                 continue

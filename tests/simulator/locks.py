@@ -11,7 +11,7 @@ from typing import Literal
 
 from simulator.seats import Seat
 
-LockKind = Literal["relation", "row"]
+LockKind = Literal["relation", "row", "virtualxid"]
 
 
 @dataclass(slots=True, eq=False)
@@ -36,8 +36,8 @@ class Ticket:
     @property
     def wait(self) -> tuple[str, str]:
         """The wait event of somebody in this queue."""
-        if self.lock.kind == "relation":
-            return ("Lock", "relation")
+        if self.lock.kind != "row":
+            return ("Lock", self.lock.kind)
         return ("Lock", "transactionid" if self.lock.queue[:1] == [self] else "tuple")
 
 
@@ -68,6 +68,10 @@ class Lock:
         return {one.seat.pid for one in (*self.holders, *ahead) if one.exclusive or ticket.exclusive}
 
 
+def _kind(name: str) -> LockKind:
+    return "row" if name.startswith("row:") else "virtualxid" if name.startswith("virtualxid:") else "relation"
+
+
 class Locks:
     """All locks, by name; a lock comes to be when it is first asked for."""
 
@@ -75,12 +79,15 @@ class Locks:
         self._locks: dict[str, Lock] = {}
 
     def __getitem__(self, name: str) -> Lock:
-        return self._locks.setdefault(name, Lock(kind="row" if name.startswith("row:") else "relation"))
+        return self._locks.setdefault(name, Lock(kind=_kind(name)))
 
     def take(
         self, name: str, seat: Seat, *, exclusive: bool = True, then: Callable[[], object] | None = None
     ) -> Ticket:
-        """Take a lock, or queue for it; `then` is called when it is granted. A name with `row:` before it is a row."""
+        """Take a lock, or queue for it; `then` is called when it is granted.
+
+        A name with `row:` before it is a row, and with `virtualxid:` somebody's transaction.
+        """
         lock = self[name]
         ticket = Ticket(lock, seat, exclusive, then)
         lock.queue.append(ticket)

@@ -19,11 +19,14 @@ SERVER_PROCESSES = (
     ("autovacuum launcher", "AutovacuumMain"),
     ("logical replication launcher", "LogicalLauncherMain"),
 )
-BUILDS = (
-    "CREATE INDEX CONCURRENTLY orders_day_idx ON orders (day)",
-    "REINDEX INDEX CONCURRENTLY orders_pkey",
-    "VACUUM (ANALYZE) orders",
-)
+# What an administrator runs, and what it has to wait for now and then: an index that is built beside the writers waits
+# for their transactions to end, a vacuum for who has locked the table against it.
+WRITES = "UPDATE orders SET state = ? WHERE id = ?"
+BUILDS = {
+    "CREATE INDEX CONCURRENTLY orders_day_idx ON orders (day)": ("virtualxid:importer", WRITES),
+    "REINDEX INDEX CONCURRENTLY orders_pkey": ("virtualxid:importer", WRITES),
+    "VACUUM (ANALYZE) orders": ("orders", "LOCK TABLE orders IN SHARE ROW EXCLUSIVE MODE"),
+}
 
 
 def maintenance(seed: int, quick: bool) -> Play:
@@ -45,7 +48,7 @@ def maintenance(seed: int, quick: bool) -> Play:
     onset = v.amount("build_seconds_in", 120, 300)
     lasts = v.amount("build_seconds", 180, 600)
     waits = [round(v.draw.uniform(1.2, WAIT_SECONDS), 2) for _ in range(v.number("build_waits", 1, 4))]
-    statement = v.pick("statement", BUILDS)
+    statement = v.pick("statement", tuple(BUILDS))
     v.world.run(_build(v, statement, lasts, waits), v.at(onset))
     v.moments += [onset + 5, onset + lasts / 2]
     v.expect(4)
@@ -93,14 +96,15 @@ def _build(v: Variation, statement: str, lasts: float, waits: list[float]) -> Be
     writer = v.knock("importer", user="importer", client=v.hosts(1)[0], database="shop")
     if admin is None or writer is None:
         return
+    lock, holds = BUILDS[statement]
     admin.backend_xmin = "80120"
     admin.use(v.world.now, lasts + sum(waits))
     for wait in waits:
         yield lasts / (len(waits) + 1)
         writer.backend_xid = "80121"
-        writer.transact(v.world.now, 0.05, query="UPDATE orders SET state = ? WHERE id = ?")
-        held = v.world.locks.take("virtualxid", writer)
-        waiting = v.world.locks.take("virtualxid", admin)
+        writer.transact(v.world.now, 0.05, query=holds)
+        held = v.world.locks.take(lock, writer)
+        waiting = v.world.locks.take(lock, admin)
         yield wait
         v.world.locks.leave(held)
         writer.end(v.world.now)

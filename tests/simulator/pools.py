@@ -217,12 +217,10 @@ class Pool(PoolRules):
             seat.use(at, seconds, **job.statement)
             return done
         half, rest = seconds / 2, seat.rest
-        seat.rest = IDLE_IN_TRANSACTION
-        seat.use(at, half, **job.statement)
+        seat.use(at, half, **job.statement | {"rest": IDLE_IN_TRANSACTION})
 
         def end() -> None:
-            seat.rest = rest
-            seat.use(self.world.now, half, **job.statement)
+            seat.use(self.world.now, half, **{"rest": rest} | job.statement)
 
         self._at(at + half + job.think_seconds, end)
         return done
@@ -263,7 +261,15 @@ class Pool(PoolRules):
         matters = self._waiting or (self.kept is not None and self.size > self.kept)
         if matters and self._out and self._out[0][0] < self._wakes_at:
             self._wakes_at = self._out[0][0]
-            self._at(self._wakes_at, self._wake)
+            self._wake_at(self._wakes_at)
+
+    def _wake_at(self, instant: float) -> None:
+        def wake() -> None:
+            # An earlier return was awaited since: it has seen to the others after it.
+            if instant == self._wakes_at:
+                self._wake()
+
+        self._at(instant, wake)
 
     def _wake(self) -> None:
         self._wakes_at = NEVER

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 OK, ERROR, UNAVAILABLE = 200, 500, 503
 # An answer without any waiting: the network, and the application's own work.
 LEAST_SECONDS = 0.003
+# Nobody waits longer for an answer.
+TIMEOUT_SECONDS = 2.0
 # A health endpoint that takes so long has to wait for something.
 SLOW_SECONDS = 0.3
 

@@ -89,7 +89,7 @@ def blue_green(seed: int, quick: bool) -> Play:
 
 
 def pool_warm_up(seed: int, quick: bool) -> Play:
-    v = Variation("pool-warm-up", seed, quick=quick, warm_seconds=0.0)
+    v = Variation("pool-warm-up", seed, quick=quick)
     seconds = v.length(1500, 600)
     how = v.pick("filled", ("eagerly", "lazily"))
     services = v.number("services", 1, 4)

@@ -121,7 +121,7 @@ class Scene(Variation):
             named=named,
         )
         self.facts |= {
-            "application": app.application,
+            "application": app.name(app.version),
             "hosts": count,
             "pool": {name: value for name, value in pool.items() if name in {"least", "most", "kept", "order"}},
             "requests_per_second": round(app.rate, 3),

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 # From the fork of a backend to its first `idle`.
 LOGIN_SECONDS = 0.004
+# A use is told of so much ahead at most, unless an earlier one still runs.
+AHEAD_SECONDS = 0.2
 IDLE_IN_TRANSACTION = "idle in transaction"
+# After a statement that failed: PostgreSQL shows no start of such a transaction.
+ABORTED = "idle in transaction (aborted)"
 CLIENT_READ = ("Client", "ClientRead")
 
 Behaviour = Iterator[float]
@@ -38,9 +42,9 @@ def query_id_of(query: str) -> str:
 class Seat:
     """One session of the world.
 
-    `rest` is the state in which it rests: "idle", "idle in transaction", "ClientRead" (active, but waiting for its
-    client), or None for a process that has no state. Change `rest`, `query` or the transaction's ids only together with
-    a use: a row is made anew when something begins or ends.
+    `rest` is the state in which it rests: "idle", "idle in transaction" (or ABORTED), "ClientRead" (active, but waiting
+    for its client), or None for a process that has no state. Change `rest`, `query` or the transaction's ids only
+    together with a use: a row is made anew when something begins or ends.
     """
 
     pid: int
@@ -70,7 +74,8 @@ class Seat:
     closed: bool = False
     transaction_from: float | None = None
     transaction_ended: bool = True
-    before: tuple[Any, ...] = ()
+    before: tuple[tuple[Any, ...], ...] = ()
+    """What a look may still have to show: the states before uses that are told of and have not begun."""
     shown: tuple[Any, ...] = ()
     row: Session | None = None
 
@@ -92,7 +97,7 @@ class Seat:
         at once with the session: a statement that needs a lock asks for it there.
         """
         busy_from = max(at, self.busy_until)
-        self.before = self._now()
+        self.before = self._may_still_show(at - AHEAD_SECONDS)
         if rest is not None:
             self.rest = rest
         self.busy_from = busy_from
@@ -105,7 +110,7 @@ class Seat:
         if self.transaction_ended:
             self.transaction_from = busy_from
         self.transaction_ended = self.rest != IDLE_IN_TRANSACTION
-        self.commits += self.transaction_ended
+        self.commits += self.transaction_ended and self.rest != ABORTED
         self.uses += 1
         if begin is not None:
             begin(self)
@@ -129,7 +134,7 @@ class Seat:
         return self.query_id or (query_id_of(self.query) if self.tells_query_id else None)
 
     def look(self, t: float) -> Session:
-        """Return its row at `t`, which must not be before the last use but one began."""
+        """Return its row at `t`, which must not be before a look that has been had."""
         if t < self.busy_from and self.before:
             return self._look_back(t)
         ticket = self.ticket
@@ -144,15 +149,23 @@ class Seat:
         self.shown = shown
 
     def _look_back(self, t: float) -> Session:
-        """Return the row of before the use that is still to begin."""
-        uses, _, busy_until = self.before[:3]
+        """Return the row of before the uses that are still to begin."""
+        state = next((one for one in reversed(self.before) if one[1] <= t), self.before[0])
+        uses, _, busy_until = state[:3]
         shown = (uses, t >= busy_until, None)
         if self.shown != shown:
             now = self._now()
-            self._set(self.before)
+            self._set(state)
             self._show(shown, self._row(resting=shown[1]))
             self._set(now)
         return self.row  # type: ignore[return-value]
+
+    def _may_still_show(self, since: float) -> tuple[tuple[Any, ...], ...]:
+        """Return its states that a look from that instant on can show once a further use is told of."""
+        if not self.before or self.busy_from <= since:
+            return (self._now(),)
+        ends = [*(state[1] for state in self.before[1:]), self.busy_from]
+        return (*(state for state, end in zip(self.before, ends, strict=True) if end > since), self._now())
 
     def _now(self) -> tuple[Any, ...]:
         return (

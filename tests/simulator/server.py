@@ -13,6 +13,8 @@ from simulator.seats import CLIENT_READ, LOGIN_SECONDS, Seat
 
 START = 1_760_000_000.0
 SLOTS = Slots(max=100, superuser_reserved=3)
+# As Linux hands them out by default: one after the other, and from the beginning again.
+PID_LEAST, PID_MOST = 1001, 32_767
 NO_WAY_IN = frozenset({"refused", "timeout", "unreachable", "not_accepting"})
 
 
@@ -48,9 +50,12 @@ class Server:
         self.meters: list[Meter] = []
         self.refusals: Counter[FailureReason] = Counter()
         self.tells_query_ids = False
-        self.next_pid = 1000
+        self.next_pid = PID_LEAST - 1
+        self.processes: Counter[str] = Counter()
+        """How many processes that are no client's were ever started, by their type."""
         self.is_watched = True
         """Whether our own seat is taken; lost when the server goes away."""
+        self._has_wrapped = False
         self._taken: Counter[str] = Counter()
         self._established = 1
         self._committed = 0
@@ -88,9 +93,8 @@ class Server:
             self.refusals[reason] += 1
             self._untold_refusals += 1
             raise Refused(reason)
-        self.next_pid += 1
         seat = Seat(
-            *(self.next_pid, self.now, application, user, database, client, rest, query, query_id),
+            *(self._free_pid(), self.now, application, user, database, client, rest, query, query_id),
             backend_type=backend_type,
             leader_pid=leader_pid,
             tells_query_id=self.tells_query_ids,
@@ -101,7 +105,17 @@ class Server:
         if is_client:
             self._established += 1
             self._count_seat(seat, 1)
+        else:
+            self.processes[backend_type] += 1
         return seat
+
+    def _free_pid(self) -> int:
+        while True:
+            self.next_pid += 1
+            if self.next_pid > PID_MOST:
+                self.next_pid, self._has_wrapped = PID_LEAST, True
+            if self.next_pid not in self.seats:
+                return self.next_pid
 
     def close(self, seat: Seat) -> None:
         """End a session and let go of its locks; does nothing when it has ended."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from batsignal.snapshot import Counters, Deploy, PollFailure, PoolerPool, ProbeResult, Slots, Snapshot
 from simulator.locks import Ticket
 from simulator.pools import Pool, Rate
-from simulator.probes import Asked, probe
+from simulator.probes import TIMEOUT_SECONDS, Asked, probe
 from simulator.seats import LOGIN_SECONDS, Behaviour, Seat
 from simulator.server import SLOTS, START, Meter, Refused, Server
 
@@ -180,7 +180,7 @@ class World(Server):
         asked: Asked,
         *,
         interval_seconds: float = 5.0,
-        timeout_seconds: float = 2.0,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         at: float = 0.0,
     ) -> None:
         """Probe a health endpoint once an interval; what it answers comes from asking its pool, or a function."""
@@ -252,6 +252,12 @@ class World(Server):
             return Snapshot(server=self.name, t=t, failure=failure, slots=self.slots, view="none", **told)
         since = t - LOGIN_SECONDS
         sessions = tuple(seat.look(t) for seat in self.seats.values() if seat.start <= since)
+        if self._has_wrapped:
+            sessions = tuple(sorted(sessions, key=lambda session: session.pid))
+        if self.processes:
+            # As the daemon reads them: of the server's own processes only those that somebody waits for.
+            blockers = {pid for session in sessions for pid in session.blocked_by}
+            sessions = tuple(session for session in sessions if session.is_client or session.pid in blockers)
         active = sum(1 for session in sessions if session.state == "active" and session.wait_event_type is None)
         return Snapshot(
             server=self.name,

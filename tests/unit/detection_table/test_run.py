@@ -1,9 +1,14 @@
 """The command: its arguments, what it writes, and that one broken scenario hides nothing."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import simulator.scenario
@@ -14,6 +19,7 @@ from detection.run import main
 from detection.stock_rules import STOCK_RULES, WAYS
 from simulator.scenario import Play, build, write
 
+ROOT = Path(__file__).parents[3]
 THREE = ("leak", "query-pileup", "cron-batch")
 
 
@@ -92,6 +98,24 @@ def test_scenario_that_breaks_is_told_and_the_others_are_played(
     lines = {line.split(" ")[0]: line for line in told.out.splitlines() if line}
     assert "0 (1 FAILED)" in lines["pool-warm-up"]
     assert lines["cron-batch"].split("|")[1].strip() == "1"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_command_that_is_ended_in_the_middle_leaves_no_process(sent: signal.Signals, code: int) -> None:
+    command = [sys.executable, str(ROOT / "bench" / "detection"), "--rows", "leak-crawl,analysts-idle"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as bench:
+        me = psutil.Process(bench.pid)
+        deadline = time.monotonic() + 60
+        while sum(child.cpu_times().user > 0.5 for child in me.children()) < 2:
+            assert bench.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        children = me.children()
+        bench.send_signal(sent)
+        assert bench.wait(timeout=30) == code
+    _, left = psutil.wait_procs(children, timeout=30)
+    assert left == []
 
 
 def test_show_prints_what_was_true_and_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:

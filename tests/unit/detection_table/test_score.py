@@ -199,3 +199,54 @@ def test_kind_without_a_detector_is_not_named_rather_than_missed(truth: Make, mo
     monkeypatch.setattr("detection.score.WATCHED_KINDS", ("leak",))
     assert told(truth(kind="storm")).truths[0].outcome == "not named"
     assert told(truth(kind="leak")).truths[0].outcome == "missed"
+
+
+def test_who_is_blamed_at_the_raise_stays_blamed_whatever_an_update_says(truth: Make, raised: Make) -> None:
+    life = raised("a", 130, subject=Subject(application="billing")).update(140, subject=Subject(application="web"))
+    scored = told(truth(), life.said())
+    assert scored.truths[0].outcome == "missed"
+    assert len(scored.false_pages) == 1
+
+
+def test_time_counts_until_the_culprit_is_named_and_not_only_that_something_is_wrong(truth: Make, raised: Make) -> None:
+    late = raised("a", 130, subject=Subject()).update(160, subject=Subject(application="web"))
+    assert told(truth(), late.said()).truths[0].seconds == pytest.approx(60)
+    version = raised("a", 130).update(160, subject=Subject(application="web", version="2"))
+    wanted = truth(subject=Subject(application="web", version="2"))
+    assert told(wanted, version.said()).truths[0].seconds == pytest.approx(30), "a version may come later"
+
+
+def test_second_signal_for_one_truth_beside_the_first_is_a_false_page(truth: Make, raised: Make) -> None:
+    pods = [
+        raised(f"pod{n}", 130 + n, subject=Subject(application="web", client=f"10.0.0.{n}")).said() for n in range(3)
+    ]
+    scored = told(truth(), *pods)
+    assert scored.truths[0].outcome == "detected"
+    assert [page.said.id for page in scored.false_pages] == ["pod1", "pod2"]
+
+
+def test_deploy_that_nobody_made_is_named_wrongly(truth: Make, raised: Make, start: float) -> None:
+    life = raised("a", 130, deploy=DeployRef(service="web", version="2", at=start + 90))
+    assert told(truth(), life.said()).truths[0].deploy_right is False
+
+
+@pytest.mark.parametrize(
+    ("critical", "ended_in_time"),
+    [(229.9, (300.0, True)), (230.0, (300.0, False)), (None, (300.0, False)), (None, (200.0, True))],
+)
+def test_somebody_must_be_woken_before_the_slots_run_out_if_they_do(
+    truth: Make, raised: Make, start: float, critical: float | None, ended_in_time: tuple[float, bool]
+) -> None:
+    ended, in_time = ended_in_time
+    life = raised("a", 130, severity="warning")
+    if critical is not None:
+        life.update(critical, severity="critical")
+    scored = score([truth(exhaustion=230.0)], [life.said()], may_warn=False, ended=start + ended)
+    assert scored.truths[0].before_exhaustion is in_time
+    assert (scored.truths[0].critical_at is None) is (critical is None)
+
+
+def test_all_clear_while_it_goes_on_is_a_lapse_and_being_superseded_is_none(truth: Make, raised: Make) -> None:
+    assert told(truth(), raised("a", 130).end(150).said()).truths[0].lapses == 1
+    assert told(truth(), raised("a", 130).end(150, by="b").said(), raised("b", 150).said()).truths[0].lapses == 0
+    assert told(truth(), raised("a", 130).said()).truths[0].lapses == 0

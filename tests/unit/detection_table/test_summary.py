@@ -132,7 +132,7 @@ def test_table_has_a_line_for_each_row_with_its_numbers(leaks: list[Variation]) 
     rows = summarise_all([*leaks, variation("cron-batch", 0, [], [], PMM=(10.0,))])
     lines = table(rows).splitlines()
     cells = {line.split(" ")[0]: [cell.strip() for cell in line.split("|")] for line in lines}
-    assert cells["leak"][:9] == ["leak", "3", "2/3", "1/3", "65 s", "100 s", "45 s", "0/2", "1/2"]
+    assert cells["leak"][:10] == ["leak", "3", "2/3", "2/3", "1/3", "65 s", "100 s", "45 s", "0/2", "1/2"]
     assert cells["leak"][-2:] == ["PMM 3/3 210 s, 1 in time", "none"]
     assert cells["cron-batch"][-2:] == ["PMM 1/1 false", "quiet"]
     assert "incidents with a detector" in sums(rows)

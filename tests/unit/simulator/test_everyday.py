@@ -326,9 +326,9 @@ def test_tools_of_analysts_are_parked(row: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_maintenance_takes_no_slots_but_its_own_and_waits_shortly(seed: int) -> None:
     seen = shown("maintenance", seed)
-    kinds = Counter(rows[-1][1].backend_type for rows in seen.rows.values())
-    assert kinds["autovacuum worker"] > 1
-    assert kinds["walsender"] >= seen.play.facts["standbys"]
+    assert seen.play.world.processes["autovacuum worker"] > 1
+    assert seen.play.world.processes["walsender"] >= seen.play.facts["standbys"]
+    assert all(one.is_client for rows in seen.rows.values() for _, one in rows), "who reads the server passes them over"
     waits = _lock_waits(seen)
     assert waits
     assert all(seconds <= 6 for seconds, _ in waits)

@@ -107,6 +107,48 @@ def test_the_same_seed_is_the_same_play(row: str) -> None:
     assert again.truths_of() == seen(row, 1).truths
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("row", ROW_NAMES)
+def test_a_version_is_seen_from_its_deploy_on_and_not_before(row: str, seed: int) -> None:
+    one = seen(row, seed)
+    named = {truth.deploy for truth in one.truths if truth.deploy is not None}
+    for deploy in named:
+        assert deploy.at <= min(truth.onset for truth in one.truths if truth.deploy == deploy)
+        name = f"{deploy.service}@{deploy.version}"
+        starts = [s.backend_start for snapshot in one.looks for s in snapshot.sessions if s.application_name == name]
+        told = any(deploy.service == told.service for snapshot in one.looks for told in snapshot.deploys)
+        assert starts or told
+        assert all(start is not None and start >= deploy.at - 0.001 for start in starts)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("row", ["query-pileup-old", "storm-reconnect", "idle-in-transaction", "lock-pileup"])
+def test_where_nothing_is_deployed_an_application_has_one_version(row: str, seed: int) -> None:
+    one = seen(row, seed)
+    service = one.play.facts["application"].partition("@")[0]
+    names = {
+        session.application_name
+        for snapshot in one.looks
+        for session in snapshot.sessions
+        if (session.application_name or "").partition("@")[0] == service
+    }
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_endpoint_is_down_with_the_third_probe_that_failed(seed: int) -> None:
+    one = seen("endpoint-down", seed)
+    truth = one.truth("endpoint_down")
+    told = [
+        snapshot.t
+        for snapshot in one.looks
+        for probe in snapshot.probes
+        if probe.endpoint == truth.subject.endpoint and not probe.up
+    ]
+    assert truth.onset + truth.bound_seconds >= told[2]
+    assert truth.onset + truth.bound_seconds <= told[2] + 3.1
+
+
 # -- leaks -------------------------------------------------------------------------------------------------------------
 
 

@@ -413,3 +413,10 @@ def test_same_seed_gives_the_same_looks(facts: dict[str, Any], seed: int) -> Non
         return list(world.looks(30))
 
     assert play() == play()
+
+
+def test_hours_of_full_pools_do_not_pile_up_what_is_to_be_done(world: World) -> None:
+    """What waits for a return is woken once for each; else an hour would cost more than the one before it."""
+    world.pool("web", work=40.0, seconds=0.2, **queue_pool(size=3, overflow=17))
+    run(world, 600)
+    assert len(world._due) < 40

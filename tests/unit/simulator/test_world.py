@@ -74,14 +74,48 @@ def test_refusals_are_told_once_and_only_where_a_source_tells_them() -> None:
     assert last(silent, 1).refused is None
 
 
-def test_other_backends_take_no_slot_and_are_shown() -> None:
+def test_other_backends_take_no_slot_and_are_shown_where_somebody_waits_for_them() -> None:
     world = World(slots=SMALL)
-    for _ in range(20):
+    workers = [
         world.connect("", user=None, database="shop", client=None, rest=None, backend_type="autovacuum worker")
-    assert world.open("web") is not None
+        for _ in range(20)
+    ]
+    client = world.connect("web")
     snapshot = last(world, 1)
     assert snapshot.used == 2
-    assert len(snapshot.sessions) == 21
+    assert [session.pid for session in snapshot.sessions] == [client.pid]
+    world.locks.take("orders", workers[3])
+    client.use(world.now, 60.0)
+    world.locks.take("orders", client)
+    snapshot = last(world, 1)
+    assert snapshot.used == 2
+    assert [session.pid for session in snapshot.sessions] == [workers[3].pid, client.pid]
+
+
+def test_statements_told_of_ahead_are_shown_when_they_begin_and_not_before() -> None:
+    world = World()
+    seat = world.connect("web")
+    world.call(1.0, lambda: [seat.use(world.now + 0.01, 2.0, query=f"SELECT {n}") for n in range(3)])
+    looks = list(world.looks(10))
+    assert [look.sessions[0].query for look in looks] == [None, *["SELECT 0"] * 2, *["SELECT 1"] * 2, *["SELECT 2"] * 5]
+    assert [look.sessions[0].state for look in looks] == ["idle", *["active"] * 6, *["idle"] * 3]
+    for look in looks:
+        (row,) = look.sessions
+        assert all(at is None or at <= look.t for at in (row.xact_start, row.query_start, row.state_change))
+
+
+def test_who_waits_for_a_transaction_to_end_waits_for_its_virtual_id() -> None:
+    world = World()
+    writer, builder = world.connect("importer"), world.connect("psql")
+    writer.transact(world.now, 0.01)
+    world.locks.take("virtualxid:importer", writer)
+    builder.use(world.now, 60.0)
+    world.locks.take("virtualxid:importer", builder)
+    row = next(session for session in last(world, 1).sessions if session.pid == builder.pid)
+    assert (row.state, row.wait_event_type, row.wait_event, row.blocked_by) == (
+        *("active", "Lock", "virtualxid"),
+        (writer.pid,),
+    )
 
 
 def test_sessions_too_short_to_be_seen_are_counted() -> None:
@@ -314,3 +348,12 @@ def test_the_same_seed_gives_the_same_looks_and_another_does_not() -> None:
 
     assert play(7) == play(7)
     assert play(7) != play(8)
+
+
+def test_pids_come_again_as_those_of_other_sessions_and_rows_stay_in_their_order() -> None:
+    world = World()
+    kept = world.connect("web")
+    world.next_pid = 32_765
+    last_ones = [world.connect("php") for _ in range(4)]
+    assert [seat.pid for seat in last_ones] == [32_766, 32_767, kept.pid + 1, kept.pid + 2]
+    assert [session.pid for session in last(world, 1).sessions] == sorted([kept.pid, *(one.pid for one in last_ones)])
