@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 
@@ -299,6 +301,38 @@ def test_a_drill_that_is_killed_while_no_slot_is_left_is_cleaned_up_after(
 
 
 @on_18
+def test_a_drill_whose_clean_up_process_is_killed_ends_and_is_cleaned_up_by_another(
+    scratch: Scratch, drill: Callable[..., Drill], until: Callable[..., Any]
+) -> None:
+    before = scratch.state()
+    one = drill("leak", "--dsn", scratch.dsn, "--slots-share", "0.9", "--no-daemon", *quick(duration=600, rate=5))
+    one.until("onset")
+    [janitor] = [
+        child for child in psutil.Process(one.process.pid).children() if janitor_process.__file__ in child.cmdline()
+    ]
+    janitor.kill()
+    code, errors = one.finish()
+    assert code == 3
+    assert "the clean-up process has ended" in errors
+    assert one.told("clean")[0]["left"] == []
+    until(lambda: scratch.state() == before, "the server to be as it was")
+
+
+@on_18
+def test_a_server_that_others_have_nearly_filled_is_not_filled_by_a_drill(
+    scratch: Scratch, drill: Callable[..., Drill]
+) -> None:
+    before = scratch.state()
+    with contextlib.ExitStack() as others:
+        for _ in range(usable_slots(scratch) - 10):
+            others.enter_context(contextlib.closing(psycopg2.connect(scratch.server.dsn(application_name=MINE))))
+        code, errors = drill("leak", "--dsn", scratch.dsn, "--slots-share", "1").finish()
+    assert code == 2
+    assert re.search(r"--dsn: only \d of the server's \d+ usable slots are free; leak needs 16", errors)
+    assert scratch.state() == before
+
+
+@on_18
 def test_a_role_without_any_rights_can_drill_and_leaves_nothing(
     scratch: Scratch, drill: Callable[..., Drill], until: Callable[..., Any]
 ) -> None:
@@ -339,6 +373,23 @@ def test_a_server_that_goes_away_ends_the_drill_and_is_cleaned_once_it_is_back(
     scratch.server.start()
     again = watch(scratch.server)
     until(lambda: again.state() == before, "the janitor to clean once the server is back", DEADLINE_SECONDS)
+    again.session.close()
+
+
+@on_18
+def test_a_server_that_somebody_restarts_ends_the_drill_for_its_sessions_are_gone(
+    scratch: Scratch, drill: Callable[..., Drill], until: Callable[..., Any]
+) -> None:
+    before = scratch.state()
+    one = drill("leak", "--dsn", scratch.dsn, "--slots-share", "0.9", "--no-daemon", *quick(duration=600))
+    one.until("onset")
+    scratch.server.stop("fast")
+    scratch.server.start()
+    code, errors = one.finish()
+    assert code == 3
+    assert "the server under drill went away" in errors
+    again = watch(scratch.server)
+    until(lambda: again.state() == before, "the server to be as it was", DEADLINE_SECONDS)
     again.session.close()
 
 

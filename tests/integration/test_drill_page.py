@@ -88,6 +88,41 @@ def test_a_kind_that_nobody_watches_for_yet_is_said(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_an_act_says_because_it_was_stopped_is_not_told() -> None:
+    code, events, _ = drill("staggered-batch", "--no-daemon", "--calm-seconds", "1", "--duration-seconds", "3")
+    assert code == 0
+    assert told(events, "ended")
+    assert not told(events, "done")
+    assert "every worker has started" not in [event["text"] for event in told(events, "note")]
+
+
+def test_the_rate_belongs_to_the_incident_and_not_to_its_symptom() -> None:
+    _, events, _ = drill(
+        "lock_pileup_transaction", "--no-daemon", "--rate", "6", "--calm-seconds", "1", "--duration-seconds", "4"
+    )
+    truths = {truth["kind"]: truth for truth in told(events, "truth")}
+    assert truths["lock_pileup"]["rate_asked"] == 6.0
+    assert truths["lock_pileup"]["rate_achieved"] is not None
+    assert truths["idle_in_transaction"]["optional"]
+    assert truths["idle_in_transaction"]["rate_asked"] is None
+
+
+def test_a_leak_that_has_lost_one_session_so_far_has_the_bound_and_the_exhaustion_of_its_pace() -> None:
+    code, events, _ = drill("leak-crawl", "--no-daemon", "--calm-seconds", "0", "--duration-seconds", "2")
+    [truth] = told(events, "truth")
+    assert code == 0
+    assert truth["bound_seconds"] == pytest.approx(9 * 240 + 15)
+    assert truth["predicted"]
+    assert truth["exhaustion"] - truth["onset"] > 240 * 50
+
+
+def test_a_recording_that_the_disk_does_not_take_is_said_with_exit_code_3() -> None:
+    code, events, errors = drill("leak", "--calm-seconds", "1", "--duration-seconds", "12", "--record", "/dev/full")
+    assert code == 3
+    assert "--record /dev/full: it is not whole" in errors
+    assert told(events, "clean")[0]["left"] == []
+
+
 def test_a_rate_the_machine_cannot_make_is_told_and_the_truth_uses_the_one_it_made() -> None:
     asked = 1_000_000.0
     code, events, errors = drill(

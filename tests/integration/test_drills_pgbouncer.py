@@ -20,7 +20,7 @@ from batsignal.drills.embedded import HOST, EmbeddedServer
 from batsignal.drills.ground import Ground, on_embedded, on_given
 from batsignal.drills.pooler import PgBouncer
 from batsignal.drills.truth import POOLER_WAIT_BOUND_SECONDS
-from batsignal.errors import UnreachableError
+from batsignal.errors import ConfigError, UnreachableError
 
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 END_SECONDS = 8.0
@@ -188,3 +188,10 @@ def test_drill_that_is_killed_leaves_neither_pgbouncer_nor_a_dump_that_was_stand
         drill.kill()
     until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in left), "their end")
     until(lambda: not any(directory.exists() for directory in directories), "the end of their directories")
+
+
+def test_a_drill_is_not_played_through_a_pooler(ground: Ground) -> None:
+    pooler = PgBouncer(ground)
+    dsn = f"host={HOST} port={pooler.port} dbname={pooler.database} user={pooler.user} sslmode=disable"
+    with pytest.raises(ConfigError, match="--dsn: expected the server itself, but a pooler answers"), on_given(dsn):
+        pass

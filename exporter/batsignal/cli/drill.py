@@ -27,12 +27,14 @@ from batsignal.drills.embedded import reserve_port
 from batsignal.drills.ground import Ground
 from batsignal.drills.play import DrillEvent, Play
 from batsignal.drills.truth import Row
-from batsignal.drills.watcher import DAEMON_COMMAND
+from batsignal.drills.watcher import DAEMON_COMMAND, Watcher
 from batsignal.errors import BatSignalError, ConfigError, UnreachableError
 
 Spelling = Literal["text", "json"]
 EMBEDDED_SHARE = 1.0
 GIVEN_SHARE = 0.5
+LONGEST_SECONDS = 30 * 86_400
+SLOWEST_PER_SECOND = 1 / LONGEST_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,11 @@ class Wish:
         _expect("--size", pace.size, "a whole number from 1", lambda size: size >= 1)
         _expect("--duration-seconds", pace.duration_seconds, "a number of seconds from 1", lambda one: one >= 1)
         _expect("--calm-seconds", pace.calm_seconds, "a number of seconds from 0", lambda one: one >= 0)
+        longest = f"at most {LONGEST_SECONDS} (30 days)"
+        for option, seconds in (("duration", pace.duration_seconds), ("calm", pace.calm_seconds)):
+            _expect(f"--{option}-seconds", seconds, longest, lambda one: one <= LONGEST_SECONDS)
+        slowest = f"at least {SLOWEST_PER_SECOND:g}, a session in 30 days"
+        _expect("--rate", pace.rate_per_second, slowest, lambda rate: rate >= SLOWEST_PER_SECOND)
         _expect("--slots-share", self.slots_share, "a share above 0 and at most 1", lambda share: 0 < share <= 1)
         if self.url is not None:
             if self.dsn is None:
@@ -67,7 +74,7 @@ class Wish:
         if self.record is not None:
             if self.url is not None or not self.with_daemon:
                 raise ConfigError("--record: expected without --url and --no-daemon: the drill's own daemon records")
-            if not self.record.absolute().parent.is_dir():
+            if self.record.is_dir() or not self.record.absolute().parent.is_dir():
                 raise ConfigError(f"--record {self.record}: expected a file in a directory that exists")
 
 
@@ -199,6 +206,15 @@ def _daemon(wish: Wish, place: Ground, spec: ActSpec, teller: Teller) -> Iterato
         finally:
             if place.daemon is not None:
                 place.daemon.stop()
+    if record is not None:
+        _require_whole(record, watcher)
+
+
+def _require_whole(record: Path, watcher: Watcher) -> None:
+    """Raise UnreachableError when the daemon could not write all that it was to record."""
+    for line in watcher.log():
+        if "recording stopped" in line or "recording not ended" in line:
+            raise UnreachableError(f"--record {record}: it is not whole; the daemon said: {line}")
 
 
 def close(place: Ground, tell: Callable[[DrillEvent], None]) -> bool:

@@ -4,6 +4,7 @@ Pure: events go in, lines come out. It must not look at the world or print.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from batsignal.cli.demo_timeline import Line, bar, clock
 from batsignal.cli.terminal import Tone
 from batsignal.drills.play import DrillEvent
+
+# libpq says before the server's own words by which way it came: addresses that differ from one to the next.
+_REFUSED_BY = re.compile(r"^connection to server .*? failed: (?=FATAL)")
 
 
 def as_json(event: DrillEvent) -> str:
@@ -27,6 +31,8 @@ class DrillTimeline:
         self._began: float | None = None
         self._onset: float | None = None
         self._lost = 0
+        self._budget = 0
+        self._refusal = ""
         self._verdicts: list[Line] = []
 
     def lines(self, event: DrillEvent) -> Iterator[Line]:
@@ -40,6 +46,7 @@ class DrillTimeline:
     def _on_calm(self, event: DrillEvent) -> Iterator[Line]:
         self._began = event.t
         facts = event.facts
+        self._budget = facts["budget"]
         yield Line(text=f"{facts['drill']}: {facts['story']}", tone="strong")
         yield Line(text=f"{facts['slots']} usable slots, at most {facts['budget']} for the drill", tone="faint")
         yield self._line(event, f"calm, for {facts['seconds']:.0f} s", "faint")
@@ -66,11 +73,16 @@ class DrillTimeline:
             yield self._line(event, "slots   ?      the server is away", "alarm")
             return
         drawn = bar(used, usable, draws=self._draws)
-        taken = f"  {self._lost} taken by the incident" if self._lost else ""
-        yield self._line(event, f"slots {used:3}/{usable:<3} {drawn}  drill {event.facts['held']}{taken}")
+        # Seats are taken before a session is there and given back after it: with all slots ours, they say nothing.
+        seats = f"  drill's seats {event.facts['held']}/{self._budget}" if self._budget < usable else ""
+        count = f"  incident: {_sessions(self._lost)} so far" if self._lost else ""
+        yield self._line(event, f"slots {used:3}/{usable:<3} {drawn}{seats}{count}")
 
     def _on_refused(self, event: DrillEvent) -> Iterator[Line]:
-        yield self._line(event, f"refused {event.facts['count']} times so far: {event.facts['text']}", "alarm")
+        words = _REFUSED_BY.sub("", event.facts["text"])
+        why = "" if words == self._refusal else f": {words}"
+        self._refusal = words
+        yield self._line(event, f"refused {event.facts['count']} times so far{why}", "alarm")
 
     def _on_exhausted(self, event: DrillEvent) -> Iterator[Line]:
         which = "no slot is left on the server" if event.facts.get("limit") == "server" else "the limit is reached"
@@ -105,12 +117,17 @@ class DrillTimeline:
         facts = event.facts
         yield Line(text=f"What really happened: {facts['kind']}{_of(facts['subject'])}", tone="strong")
         yield Line(text=f"  onset       {_wall_clock(facts['onset'])}{'' if not facts['optional'] else ' (a symptom)'}")
+        yield Line(text=f"  bound       {facts['bound_seconds']:.0f} s after the onset")
         asked, achieved = facts["rate_asked"], facts["rate_achieved"]
-        if asked is not None and achieved is not None:
-            yield Line(text=f"  rate        {achieved:.3g}/s achieved, {asked:.3g}/s asked")
+        if asked is not None:
+            made = "too few to tell" if achieved is None else f"{achieved:.3g}/s achieved"
+            yield Line(text=f"  rate        {made}, {asked:.3g}/s asked")
         if facts["exhaustion"] is not None:
             after = facts["exhaustion"] - facts["onset"]
-            yield Line(text=f"  exhaustion  {_wall_clock(facts['exhaustion'])}, {clock(after)} after the onset")
+            would = "would come at " if facts["predicted"] else ""
+            yield Line(text=f"  exhaustion  {would}{_wall_clock(facts['exhaustion'])}, {clock(after)} after the onset")
+        else:
+            yield Line(text="  exhaustion  none")
         if facts["deploy"]:
             yield Line(text=f"  deploy      {facts['deploy']['service']} {facts['deploy']['version']}")
 
@@ -144,6 +161,10 @@ class DrillTimeline:
 
 def _wall_clock(t: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(t))
+
+
+def _sessions(count: int) -> str:
+    return "1 session" if count == 1 else f"{count} sessions"
 
 
 def _of(subject: Mapping[str, Any]) -> str:

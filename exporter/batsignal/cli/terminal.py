@@ -4,6 +4,7 @@ Owns colour, the choice between drawn and plain characters, and what happens whe
 raise: a terminal that was closed must never stop a clean-up.
 """
 
+import io
 import os
 import sys
 from typing import Literal, TextIO
@@ -18,8 +19,9 @@ class Terminal:
     """Writes lines, one at a time, each flushed. `gone` turns true once nobody reads them."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
-        self.gone = False
+        # With standard output closed from the start, there is no stream at all: nobody reads.
+        self._stream = stream or sys.stdout or io.StringIO()
+        self.gone = stream is None and sys.stdout is None
         self._coloured = (
             self._stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
         )

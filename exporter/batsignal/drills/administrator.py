@@ -47,11 +47,16 @@ class ServerFacts:
 
 
 class Administrator:
-    """Opens its sessions with `dsn`; each is told to `on_open` by the pid of its server process."""
+    """Opens its sessions with `dsn`; each is told to `on_open` by the pid of its server process.
 
-    def __init__(self, dsn: str, token: str) -> None:
+    `may_come_back`: the drill itself may restart the server. Of one that it does not, a heart that stopped means that
+    every session of the drill is gone as well, however soon the server answers again.
+    """
+
+    def __init__(self, dsn: str, token: str, *, may_come_back: bool) -> None:
         self.on_open: Callable[[int], None] = lambda _pid: None
         self._dsn = dsn
+        self._may_come_back = may_come_back
         self._token = int(token, 16)
         self._heart_lock = threading.Lock()
         self._lock = threading.Lock()
@@ -91,12 +96,12 @@ class Administrator:
                 return cursor.fetchall() if cursor.description else []
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run a quick query on the heart; one that stopped is started once more. Raises UnreachableError."""
+        """Run a quick query on the heart; one that stopped is started again. Raises UnreachableError."""
         if not self._heart_lock.acquire(timeout=HANG_SECONDS):
             self._is_hung = True
             raise UnreachableError(f"the server under drill has not answered for {HANG_SECONDS:.0f} s")
         try:
-            for is_last in (False, True):
+            for is_last in (False, True) if self._may_come_back else (True,):
                 try:
                     if self.heart.closed:
                         self.heart = self._open()

@@ -79,7 +79,8 @@ def on_given(
 ) -> Iterator[Ground]:
     """Yield a ground on a server that exists, and leave it as it was; `ground.close` says how that went.
 
-    Raises ConfigError when it is not marked as scratch, UnreachableError when it cannot be had.
+    Raises ConfigError when it is not marked as scratch or a pooler stands before it, UnreachableError when it cannot be
+    had.
     """
     try:
         parse_dsn(dsn)
@@ -89,7 +90,7 @@ def on_given(
     with contextlib.ExitStack() as stack:
         keeper = guardian or stack.enter_context(Guardian())
         try:
-            _require_mark(dsn, may_be_unmarked=may_be_unmarked)
+            _require_fitness(dsn, may_be_unmarked=may_be_unmarked)
             ground = Ground(dsn, share=share, guardian=keeper)
         except psycopg2.OperationalError as exc:
             raise UnreachableError(f"--dsn: the server cannot be reached: {first_line(exc)}") from exc
@@ -110,12 +111,18 @@ def on_given(
             ground.close()
 
 
-def _require_mark(dsn: str, *, may_be_unmarked: bool) -> None:
-    """Raise ConfigError unless the database holds the table that says that it may be broken."""
+def _require_fitness(dsn: str, *, may_be_unmarked: bool) -> None:
+    """Raise ConfigError unless the database holds the table that says that it may be broken, and no pooler hides it."""
     connecting = psycopg2.connect(dsn, connect_timeout=administrator.CONNECT_SECONDS)
     with contextlib.closing(connecting) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL, current_database()", (MARKER_TABLE,))
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL, current_database(), pg_backend_pid()", (MARKER_TABLE,))
         row = cursor.fetchone()
+        # A pooler makes up the pid that it tells a client.
+        if row is not None and row[2] != connection.info.backend_pid:
+            raise ConfigError(
+                "--dsn: expected the server itself, but a pooler answers there: a drill's sessions would be the"
+                " pooler's, and what they hold would stay behind"
+            )
     if row is not None and not row[0] and not may_be_unmarked:
         raise ConfigError(
             f"--dsn: database {row[1]} is not marked as scratch, and a drill takes slots and breaks things; if it may,"

@@ -2,7 +2,8 @@
 
 Owns the parent's side of `janitor_process`: everything is registered before it is created, and the pipe between the two
 is closed by the kernel however the drill ends. The same process cleans after a drill that ends well, so that the way
-that matters is walked each time. It must not be used for the embedded server, which goes away with all that is on it.
+that matters is walked each time; should it be killed itself, a second one does its work. It must not be used for the
+embedded server, which goes away with all that is on it.
 """
 
 import contextlib
@@ -35,7 +36,13 @@ class Janitor:
     """Registers sessions, roles, databases and schemas of one drill; `close` has all of them removed."""
 
     def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
         self._lock = threading.Lock()
+        self._estate = janitor_process.Estate()
+        self._start()
+
+    def _start(self) -> None:
+        """Start the process, and tell it all that is registered already."""
         reader, self._writer = os.pipe()
         # Neither a guardian's mark (it would be ended before it has cleaned) nor our current directory.
         environment = {key: value for key, value in os.environ.items() if key != guardian_process.MARKER}
@@ -56,7 +63,10 @@ class Janitor:
             os.close(self._writer)
             self._process.kill()
             raise UnreachableError(f"cannot start a clean-up process with {sys.executable}")
-        self._write(json.dumps({"dsn": dsn}))
+        known = [_thing(kind, name) for kind, name in self._estate.things()]
+        known += [f"+{server_pid}" for server_pid in self._estate.sessions]
+        for line in [json.dumps({"dsn": self._dsn}), *known]:
+            self._write(line)
 
     @property
     def pid(self) -> int:
@@ -64,19 +74,36 @@ class Janitor:
 
     def register(self, kind: janitor_process.Kind, name: str) -> None:
         """Have a thing removed that is about to be created. Raises UnreachableError when nobody would."""
-        self._write(json.dumps({"kind": kind, "name": name}))
+        with self._lock:
+            self._estate.add(kind, name)
+        self._write(_thing(kind, name))
 
     def session_began(self, server_pid: int) -> None:
         """Have a session ended that has just been opened."""
+        with self._lock:
+            self._estate.sessions.add(server_pid)
         self._write(f"+{server_pid}")
 
     def session_ended(self, server_pid: int) -> None:
         """Forget a session: its pid may be somebody else's soon."""
+        with self._lock:
+            self._estate.sessions.discard(server_pid)
         with contextlib.suppress(UnreachableError):
             self._write(f"-{server_pid}")
 
     def close(self, *, patience_seconds: float) -> Cleaned:
         """Let it clean, and wait for the end of that as long as there is patience."""
+        cleaned = self._finish(patience_seconds)
+        if cleaned is not None:
+            return cleaned
+        with contextlib.suppress(UnreachableError):  # it was killed, and cannot be asked for more than once
+            self._start()
+            cleaned = self._finish(patience_seconds)
+        left = tuple(f"{kind} {name}" for kind, name in self._estate.things())
+        return cleaned or Cleaned(finished=True, pid=self.pid, left=left)
+
+    def _finish(self, patience_seconds: float) -> Cleaned | None:
+        """Close the pipe and wait for the word of the process; None when it ends without one."""
         with self._lock:
             if self._writer >= 0:
                 os.close(self._writer)
@@ -88,7 +115,7 @@ class Janitor:
         if line is None:
             return Cleaned(finished=False, pid=self.pid)
         if line == "":
-            left.append("the clean-up process ended before it had done its work")
+            return None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(READY_SECONDS)
         return Cleaned(finished=True, pid=self.pid, left=tuple(left))
@@ -117,3 +144,7 @@ class Janitor:
                 return ""
             line += byte
         return line.decode(errors="replace").rstrip("\n")
+
+
+def _thing(kind: janitor_process.Kind, name: str) -> str:
+    return json.dumps({"kind": kind, "name": name})

@@ -147,7 +147,7 @@ def leak(ground: Ground, pace: Pace, tell: Tell, *, lose: Lose = lose_idle) -> N
 
 def leak_crawl(ground: Ground, pace: Pace, tell: Tell) -> None:
     """Leak so slowly that traffic goes up and down many times meanwhile, and the pool with it."""
-    deploy = tell.deployed(SERVICE, NEXT_VERSION, None)
+    deploy = tell.deployed(SERVICE, NEXT_VERSION, None if ground.background is None else ground.background.version)
     service = Service(
         ground, SERVICE, NEXT_VERSION, minimum=2, maximum=12, order="lifo", idle_seconds=60.0, request_seconds=0.15
     )

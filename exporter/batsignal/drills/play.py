@@ -5,6 +5,7 @@ anything but the truth the act tells and the signals the daemon shows (`verdict`
 of its own, so that one that hangs does not hang the drill.
 """
 
+import math
 import queue
 import threading
 import time
@@ -182,7 +183,7 @@ class Play:
             until = None if forever else began + calm_seconds + (pace.duration_seconds or 0.0)
             yield from self._go_on(pulse, stop, until=until, ends_when_done=not forever)
         ended_at = time.time()
-        yield from self._look(pulse)
+        yield from self._look(pulse, until=ended_at)
         yield DrillEvent(t=ended_at, event="ended")
         ground.stopped.set()
         if act is not None:
@@ -225,21 +226,26 @@ class Play:
         self._ground.require_life()  # it may have failed because the server is gone: then that is to be said
         raise UnreachableError(f"the drill {self._row.name} failed: {_one_line(failure)}") from failure
 
-    def _what_was_told(self, wait_seconds: float) -> Iterator[DrillEvent]:
+    def _what_was_told(self, wait_seconds: float, *, until: float = math.inf) -> Iterator[DrillEvent]:
+        """Yield what the act has told up to an instant: what it tells because it was stopped did not happen."""
         try:
             told = self._told.get(timeout=wait_seconds)
         except queue.Empty:
             return
         while True:
-            yield DrillEvent(t=told.t, event=told.event, facts=_plain(told.facts))
+            if told.t <= until:
+                yield DrillEvent(t=told.t, event=told.event, facts=_plain(told.facts))
             try:
                 told = self._told.get_nowait()
             except queue.Empty:
                 return
 
-    def _look(self, pulse: _Pulse) -> Iterator[DrillEvent]:
+    def _look(self, pulse: _Pulse, *, until: float = math.inf) -> Iterator[DrillEvent]:
         ground, now = self._ground, time.time()
-        yield from self._what_was_told(0.0)
+        yield from self._what_was_told(0.0, until=until)
+        if pulse.full_at is not None and not self._full_said:
+            self._full_said = True
+            yield DrillEvent(t=pulse.full_at, event="exhausted", facts={"limit": "server"})
         state = (pulse.used, ground.held)
         if state != self._shown:
             self._shown = state
@@ -249,20 +255,23 @@ class Play:
         if ground.refusals > self._refusals:
             self._refusals = ground.refusals
             yield DrillEvent(t=now, event="refused", facts={"count": self._refusals, "text": ground.last_refusal})
-        if pulse.full_at is not None and not self._full_said:
-            self._full_said = True
-            yield DrillEvent(t=pulse.full_at, event="exhausted", facts={"limit": "server"})
         yield from self._signals.look()
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _conclude(self, pulse: _Pulse, ended_at: float) -> Iterator[DrillEvent]:
-        yield from self._what_was_told(0.0)
-        lost_at = self._tell.lost_at
-        achieved = achieved_rate(lost_at)
+        yield from self._what_was_told(0.0, until=ended_at)
+        lost_at = [at for at in self._tell.lost_at if at <= ended_at]
+        achieved, asked = achieved_rate(lost_at), self._pace.rate_per_second
         self.truths = [
-            truth_of(facts, lost_at=lost_at, exhaustion=self._exhaustion(facts.kind, pulse, achieved, ended_at))
+            truth_of(
+                facts,
+                lost_at=lost_at,
+                exhaustion=self._exhaustion(facts.kind, pulse, achieved, ended_at),
+                asked_per_second=asked,
+            )
             for facts in self._tell.onsets.values()
+            if facts.at is None or facts.at <= ended_at
         ]
         if self._has_daemon:
             self.verdicts = judge(self._row, self.truths, self._signals.sighted, watched=self._watched, until=ended_at)
@@ -279,18 +288,23 @@ class Play:
                     "text": verdict.text,
                 },
             )
-        rates = {"rate_asked": self._pace.rate_per_second, "rate_achieved": achieved}
+        # What was asked for, and counted, is the incident itself: not its symptom, nor what came behind it.
+        main = next((truth for truth in self.truths if not truth.optional), None)
         for truth in self.truths:
-            yield DrillEvent(t=time.time(), event="truth", facts={**truth.as_json(), **rates})
+            rates = {"rate_asked": asked, "rate_achieved": achieved}
+            own = rates if truth is main else dict.fromkeys(rates)
+            ahead = {"predicted": truth.exhaustion is not None and truth.exhaustion > ended_at}
+            yield DrillEvent(t=time.time(), event="truth", facts={**truth.as_json(), **own, **ahead})
 
     def _exhaustion(self, kind: Kind, pulse: _Pulse, achieved: float | None, ended_at: float) -> float | None:
         """Return when the limit was reached, or would be if the leak went on as it did; None if it never is."""
         if kind in {"pool_starvation", "endpoint_down", "endpoint_slow", "database_unreachable", "idle_in_transaction"}:
             return None
         at = self._tell.exhausted_at or pulse.full_at
-        if at is not None or kind != "leak" or achieved is None or pulse.used is None or self._ground.seats.withheld:
+        rate = achieved or self._pace.rate_per_second
+        if at is not None or kind != "leak" or rate is None or pulse.used is None or self._ground.seats.withheld:
             return at
-        return ended_at + (self._ground.slots.usable - pulse.used) / achieved
+        return ended_at + (self._ground.slots.usable - pulse.used) / rate
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Ground:
         self.token = f"{secrets.randbits(31):08x}"
         self.leftovers: tuple[str, ...] = ()
         self.given_dsn = dsn
-        self._admin = Administrator(dsn, self.token)
+        self._admin = Administrator(dsn, self.token, may_come_back=embedded is not None)
         facts = self._admin.facts
         self.slots = facts.slots
         self.server_version_num = facts.version_num

@@ -28,6 +28,8 @@ class Sessions:
         self._began = began
         self._reaper = Reaper(budget, ended)
         self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        self._opening = 0
         self._is_over = False
         self._open: weakref.WeakSet[DrillSession] = weakref.WeakSet()
 
@@ -36,8 +38,18 @@ class Sessions:
 
         `is_counted_first`: its seat is taken before it is asked for, because the server would not hold the bound.
         """
-        if self._is_over:
-            raise BudgetSpentError("the drill has ended")
+        with self._lock:
+            if self._is_over:
+                raise BudgetSpentError("the drill has ended")
+            self._opening += 1
+        try:
+            return self._open_one(dsn, is_counted_first=is_counted_first, autocommit=autocommit)
+        finally:
+            with self._lock:
+                self._opening -= 1
+                self._arrived.notify_all()
+
+    def _open_one(self, dsn: str, *, is_counted_first: bool, autocommit: bool) -> DrillSession:
         if is_counted_first:
             self.seats.take()
         try:
@@ -60,8 +72,12 @@ class Sessions:
 
     def end(self, deadline: float, *, is_server_lost: bool) -> None:
         """Close all of them, whatever they are doing, and wait for the server to notice until the deadline."""
-        self._is_over = True
         with self._lock:
+            self._is_over = True
+            # One that is on its way would show up on the server after everything is said to be gone.
+            self._arrived.wait_for(
+                lambda: not self._opening, 0.0 if is_server_lost else max(deadline - time.monotonic(), 0.0) / 2
+            )
             sessions = list(self._open)
         for session in sessions:
             session.hang_up()

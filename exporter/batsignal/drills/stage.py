@@ -36,6 +36,12 @@ def require(ground: Ground, name: str, spec: ActSpec) -> None:
     for program in ("pgbouncer", "pg_dump"):
         if program in spec.needs:
             ground.program(program)
+    free = ground.slots.usable - ground.used()
+    if ground.embedded is None and free < spec.least_slots <= ground.room:
+        raise ConfigError(
+            f"--dsn: only {free} of the server's {ground.slots.usable} usable slots are free;"
+            f" {name} needs {spec.least_slots}, and would keep everybody else out"
+        )
     if ground.room < spec.least_slots:
         raise ConfigError(
             f"--slots-share: {ground.share:g} of {ground.slots.usable} usable slots leave {ground.room} for the drill;"

@@ -21,7 +21,8 @@ BOUND_SECONDS: dict[Kind, float] = {
     "storm": 10.0,
     "saturation": 10.0,
     "pool_starvation": 45.0,
-    "idle_in_transaction": 300.0,
+    # After five minutes, with the same grace as the others.
+    "idle_in_transaction": 315.0,
     "endpoint_down": 30.0,
     "endpoint_slow": 60.0,
     "database_unreachable": 5.0,
@@ -64,10 +65,11 @@ class Truth:
         }
 
 
-def leak_bound_seconds(onset: float, lost_at: Sequence[float]) -> float:
+def leak_bound_seconds(onset: float, lost_at: Sequence[float], *, asked_per_second: float | None = None) -> float:
     """Return how long after its onset a leak may be called: ten sessions or 30 s, whichever is later, plus 15 s.
 
-    `lost_at` are the instants at which sessions were lost, in order; with fewer than ten, the last pace goes on.
+    `lost_at` are the instants at which sessions were lost, in order; with fewer than ten, the pace so far goes on, and
+    with fewer than two the pace that was asked for.
 
     >>> leak_bound_seconds(100.0, [100.0 + 2 * n for n in range(20)])
     45.0
@@ -75,12 +77,16 @@ def leak_bound_seconds(onset: float, lost_at: Sequence[float]) -> float:
     420.0
     >>> leak_bound_seconds(100.0, [100.0, 145.0])
     420.0
+    >>> leak_bound_seconds(100.0, [100.0], asked_per_second=1 / 45)
+    420.0
     """
     if len(lost_at) >= LEAK_SESSIONS:
         tenth = lost_at[LEAK_SESSIONS - 1]
     elif len(lost_at) > 1:
         pace = (lost_at[-1] - lost_at[0]) / (len(lost_at) - 1)
         tenth = lost_at[0] + (LEAK_SESSIONS - 1) * pace
+    elif asked_per_second:
+        tenth = onset + (LEAK_SESSIONS - 1) / asked_per_second
     else:
         tenth = onset
     return max(tenth - onset, LEAK_LEAST_SECONDS) + LEAK_GRACE_SECONDS

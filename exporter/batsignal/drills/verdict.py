@@ -45,13 +45,18 @@ class Verdict:
     bound_seconds: float | None = None
 
 
-def truth_of(facts: OnsetFacts, *, lost_at: Sequence[float], exhaustion: float | None) -> Truth:
-    """Return the truth of an incident that began, with the bound that its kind has."""
+def truth_of(
+    facts: OnsetFacts, *, lost_at: Sequence[float], exhaustion: float | None, asked_per_second: float | None = None
+) -> Truth:
+    """Return the truth of an incident that began, with the bound that its kind has.
+
+    `asked_per_second` stands in for the pace of a leak that has lost one session so far.
+    """
     onset = math.nan if facts.at is None else facts.at
     if facts.bound_seconds is not None:
         bound = facts.bound_seconds
     elif facts.kind == "leak":
-        bound = leak_bound_seconds(onset, lost_at)
+        bound = leak_bound_seconds(onset, lost_at, asked_per_second=asked_per_second)
     else:
         bound = BOUND_SECONDS[facts.kind]
     return Truth(

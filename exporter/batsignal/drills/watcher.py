@@ -105,9 +105,13 @@ class Watcher:
 
     def log_tail(self) -> list[str]:
         """Return the last lines of the daemon's log."""
+        return self.log()[-TAIL_LINES:]
+
+    def log(self) -> list[str]:
+        """Return the daemon's log: warnings and errors."""
         if not self._log_path.exists():
             return []
-        return self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+        return self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def look(self, service: str) -> Sighting | None:
         """Return what the daemon says now of its one server, or None when it does not answer."""

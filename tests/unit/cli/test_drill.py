@@ -23,6 +23,15 @@ BAD = {
     "a rate without end": (Wish(name="leak", pace=Pace(rate_per_second=float("inf"))), r"--rate: .*, got inf"),
     "a size of 0": (Wish(name="leak", pace=Pace(size=0)), r"--size: expected a whole number from 1, got 0"),
     "no time": (Wish(name="leak", pace=Pace(duration_seconds=0.5)), r"--duration-seconds: .* from 1, got 0.5"),
+    "a rate below any": (Wish(name="leak", pace=Pace(rate_per_second=1e-300)), r"--rate: .* at least .*, got 1e-300"),
+    "a time beyond any": (
+        Wish(name="leak", pace=Pace(duration_seconds=1e300)),
+        r"--duration-seconds: expected at most 2592000 \(30 days\), got 1e\+300",
+    ),
+    "a calm beyond any": (
+        Wish(name="leak", pace=Pace(calm_seconds=1e300)),
+        r"--calm-seconds: expected at most 2592000",
+    ),
     "an endless time": (Wish(name="leak", pace=Pace(duration_seconds=float("inf"))), r"--duration-seconds: .*got inf"),
     "a calm below 0": (Wish(name="leak", pace=Pace(calm_seconds=-1)), r"--calm-seconds: .* from 0, got -1"),
     "a share of 0": (Wish(name="leak", slots_share=0.0), r"--slots-share: .* above 0 and at most 1, got 0"),
@@ -41,6 +50,10 @@ BAD = {
     "a recording nowhere": (
         Wish(name="leak", record=Path("/nowhere/at/all.jsonl")),
         r"--record .*: expected a file in",
+    ),
+    "a recording in the place of a directory": (
+        Wish(name="leak", record=Path("/")),
+        r"--record /: expected a file in",
     ),
     "somebody's server, to be stopped": (
         Wish(name="database-unreachable", dsn=DSN),
@@ -93,6 +106,36 @@ def test_before_the_onset_time_counts_from_the_calm_and_then_from_the_onset() ->
     assert after[10:].split()[:4] == ["onset", "+0:12", "slots", "20/97"]
 
 
+def test_slots_of_a_server_that_is_all_ours_are_told_without_seats() -> None:
+    timeline = DrillTimeline(draws=False)
+    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, slots=97, budget=97)
+    [line] = told(timeline, T0 + 1, "slots", used=8, usable=97, held=17)
+    assert line.endswith("slots   8/97  ##..................")
+
+
+def test_seats_of_a_share_are_told_beside_the_share_and_sessions_as_a_sum() -> None:
+    timeline = calm_timeline()
+    told(timeline, T0 + 15, "lost", sessions=1)
+    [one] = told(timeline, T0 + 16, "slots", used=8, usable=97, held=17)
+    told(timeline, T0 + 17, "lost", sessions=450)
+    [many] = told(timeline, T0 + 18, "slots", used=8, usable=97, held=17)
+    assert one.endswith("  drill's seats 17/48  incident: 1 session so far")
+    assert many.endswith("  incident: 450 sessions so far")
+
+
+def test_a_refusal_is_told_in_the_servers_words_and_in_full_once() -> None:
+    timeline = calm_timeline()
+    first, second, other = (
+        told(
+            timeline, T0 + 20, "refused", count=count, text=f'connection to server at "::1", port {count} failed: {why}'
+        )
+        for count, why in ((3, "FATAL:  too many clients"), (9, "FATAL:  too many clients"), (12, "FATAL:  go away"))
+    )
+    assert first[0].endswith("refused 3 times so far: FATAL:  too many clients")
+    assert second[0].endswith("refused 9 times so far")
+    assert other[0].endswith("refused 12 times so far: FATAL:  go away")
+
+
 def test_a_signal_is_told_with_the_seconds_since_the_onset_its_evidence_and_its_action() -> None:
     timeline = calm_timeline()
     told(timeline, T0 + 15, "onset", kind="leak", subject={"application": "web"})
@@ -118,10 +161,21 @@ def test_the_truth_shows_the_rate_that_was_made_beside_the_one_asked_for() -> No
         "deploy": {"service": "web", "version": "2.4.0", "at": T0},
         "optional": False,
     }
-    lines = told(calm_timeline(), T0 + 60, "truth", **truth, rate_asked=1000.0, rate_achieved=212.34)
+    lines = told(calm_timeline(), T0 + 60, "truth", **truth, rate_asked=1000.0, rate_achieved=212.34, predicted=True)
     assert lines[0] == "What really happened: leak: application=web"
-    assert lines[2] == "  rate        212/s achieved, 1e+03/s asked"
-    assert lines[3].endswith(", 2:46 after the onset")
+    assert lines[2] == "  bound       45 s after the onset"
+    assert lines[3] == "  rate        212/s achieved, 1e+03/s asked"
+    assert lines[4].startswith("  exhaustion  would come at ")
+    assert lines[4].endswith(", 2:46 after the onset")
+
+
+def test_a_truth_without_exhaustion_or_with_too_few_sessions_for_a_rate_says_so() -> None:
+    truth = {"kind": "leak", "subject": {}, "onset": T0, "bound_seconds": 420.0, "deploy": None, "optional": False}
+    facts = {**truth, "exhaustion": None, "predicted": False, "rate_asked": 0.25, "rate_achieved": None}
+    assert told(calm_timeline(), T0 + 60, "truth", **facts)[3:] == [
+        "  rate        too few to tell, 0.25/s asked",
+        "  exhaustion  none",
+    ]
 
 
 def test_verdicts_come_last_and_what_was_left_behind_is_named() -> None:

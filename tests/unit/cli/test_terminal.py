@@ -30,6 +30,14 @@ def test_a_terminal_gets_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.bytes.getvalue() == b"\x1b[1;31mlit\x1b[0m\n"
 
 
+def test_with_standard_output_closed_from_the_start_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    terminal = Terminal()
+    terminal.say("lit", "alarm")
+    assert terminal.gone
+    assert not terminal.draws
+
+
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")

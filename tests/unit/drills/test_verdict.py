@@ -112,6 +112,13 @@ def test_the_bound_of_a_leak_comes_from_what_was_really_lost() -> None:
     assert (slow.bound_seconds, slow.deploy) == (420.0, deploy)
 
 
+def test_the_bound_of_a_leak_with_one_session_lost_comes_from_the_pace_asked_for() -> None:
+    facts = OnsetFacts(kind="leak", subject=Subject(application="web"), at=T0)
+    slow = truth_of(facts, lost_at=[T0], exhaustion=None, asked_per_second=1 / 240)
+    assert slow.bound_seconds == pytest.approx(9 * 240 + 15)
+    assert outcomes("leak-crawl", [slow], [], until=T0 + 100) == [("too_short", False)]
+
+
 def test_a_bound_that_the_act_gives_is_taken() -> None:
     facts = OnsetFacts(kind="idle_in_transaction", subject=Subject(), at=T0, bound_seconds=15.0)
     assert truth_of(facts, lost_at=[], exhaustion=None).bound_seconds == 15.0
