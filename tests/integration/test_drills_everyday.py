@@ -11,8 +11,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from batsignal.drills import everyday, jobs, maintenance, people, releases, restarts, scaling
 from batsignal.drills.act import Pace, Tell
+from batsignal.drills.acts import everyday, jobs, maintenance, people, releases, restarts, scaling
 from batsignal.drills.embedded import EmbeddedServer
 from batsignal.drills.ground import Ground, on_embedded, on_given
 

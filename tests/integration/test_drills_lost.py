@@ -12,9 +12,9 @@ import pytest
 
 from batsignal.drills import acts, ground
 from batsignal.drills.act import Pace, Tell
-from batsignal.drills.background import Background
+from batsignal.drills.actors.background import Background
+from batsignal.drills.actors.health_endpoint import HealthEndpoint
 from batsignal.drills.ground import Ground
-from batsignal.drills.health_endpoint import HealthEndpoint
 
 Until = Callable[..., Any]
 

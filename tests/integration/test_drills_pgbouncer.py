@@ -14,11 +14,11 @@ import psutil
 import psycopg2
 import pytest
 
-from batsignal.drills import pgbouncer
 from batsignal.drills.act import Pace, Tell
+from batsignal.drills.actors.pooler import PgBouncer
+from batsignal.drills.acts import pgbouncer
 from batsignal.drills.embedded import HOST, EmbeddedServer
 from batsignal.drills.ground import Ground, on_embedded, on_given
-from batsignal.drills.pooler import PgBouncer
 from batsignal.drills.truth import POOLER_WAIT_BOUND_SECONDS
 from batsignal.errors import ConfigError, UnreachableError
 
@@ -155,14 +155,14 @@ def test_pgbouncer_of_the_drill_reaches_a_server_that_asks_for_a_password() -> N
 
 
 def test_pgbouncer_that_cannot_start_says_why(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batsignal.drills.pooler.HOST", "192.0.2.1")
+    monkeypatch.setattr("batsignal.drills.actors.pooler.HOST", "192.0.2.1")
     with pytest.raises(UnreachableError, match=r"PgBouncer did not start: .*nowhere to listen on"):
         PgBouncer(ground)
 
 
 KILLED = """
 import threading, time
-from batsignal.drills import jobs, pgbouncer
+from batsignal.drills.acts import jobs, pgbouncer
 from batsignal.drills.act import Pace, Tell
 from batsignal.drills.ground import on_embedded
 with on_embedded() as ground:

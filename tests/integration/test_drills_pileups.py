@@ -14,9 +14,9 @@ import psycopg2
 import pytest
 
 from batsignal.detect.signal import Kind, Subject
-from batsignal.drills import limits, locks, pileups, storms
 from batsignal.drills.act import OnsetFacts, Pace, Tell
-from batsignal.drills.clients import Clients, run
+from batsignal.drills.actors.clients import Clients, run
+from batsignal.drills.acts import limits, locks, pileups, storms
 from batsignal.drills.ground import Ground, on_embedded
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver

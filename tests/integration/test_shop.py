@@ -12,8 +12,8 @@ from typing import Any
 import psycopg2
 import pytest
 
+from batsignal.drills.actors.shoppers import Shoppers
 from batsignal.drills.embedded import EmbeddedServer
-from batsignal.drills.shoppers import Shoppers
 
 DEADLINE_SECONDS = 40.0
 
@@ -29,7 +29,7 @@ def server() -> Iterator[EmbeddedServer]:
 @contextmanager
 def shop_of(server: EmbeddedServer, *options: str) -> Iterator[int]:
     dsn = server.dsn(user="web")
-    command = [sys.executable, "-m", "batsignal.drills.shop", "--dsn", dsn, *options]
+    command = [sys.executable, "-m", "batsignal.drills.actors.shop", "--dsn", dsn, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shop:
         assert shop.stdout is not None
         word, port = shop.stdout.readline().split()

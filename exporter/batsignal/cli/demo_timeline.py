@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batsignal.cli.terminal import Tone
+from batsignal.drills.actors.shoppers import Mood
 from batsignal.drills.scene import RELEASE, SERVICE, Leak
-from batsignal.drills.shoppers import Mood
 from batsignal.drills.watcher import Sighting, SignalSeen
 
 BAR_CELLS = 20

@@ -15,7 +15,7 @@ from typing import Any
 
 from batsignal.detect.signal import Kind, Subject
 from batsignal.drills.act import ActSpec, Pace, Tell, Told
-from batsignal.drills.background import Background
+from batsignal.drills.actors.background import Background
 from batsignal.drills.daemon_api import DaemonApi, SignalSeen
 from batsignal.drills.ground import Ground
 from batsignal.drills.truth import Row, Truth

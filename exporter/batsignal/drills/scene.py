@@ -21,9 +21,9 @@ from typing import Self
 import psycopg2
 import yaml
 
+from batsignal.drills.actors.shoppers import Shoppers
 from batsignal.drills.embedded import EmbeddedServer
 from batsignal.drills.guardian import Guardian
-from batsignal.drills.shoppers import Shoppers
 from batsignal.drills.watcher import DAEMON_COMMAND, Watcher
 from batsignal.errors import UnreachableError
 
@@ -168,7 +168,7 @@ class Scene:
     def _start_shop(self, version: str, leak_per_second: float) -> subprocess.Popen[bytes]:
         descriptor = self._listener.fileno()
         dsn = self.server.dsn(user=SERVICE, dbname=DATABASE)
-        command = [sys.executable, "-m", "batsignal.drills.shop", "--dsn", dsn, "--version", version]
+        command = [sys.executable, "-m", "batsignal.drills.actors.shop", "--dsn", dsn, "--version", version]
         command += ["--listen-fd", str(descriptor), "--leak-per-second", str(leak_per_second)]
         with self._shop_log.open("ab") as log:
             shop = self._guardian.spawn(

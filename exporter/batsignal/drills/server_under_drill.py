@@ -37,8 +37,8 @@ from batsignal.drills.sessions import Sessions
 from batsignal.errors import ConfigError, UnreachableError
 
 if TYPE_CHECKING:
-    from batsignal.drills.background import Background
-    from batsignal.drills.health_endpoint import HealthEndpoint
+    from batsignal.drills.actors.background import Background
+    from batsignal.drills.actors.health_endpoint import HealthEndpoint
     from batsignal.drills.watcher import Watcher
 
 EMBEDDED_USER = "web"

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from batsignal.drills.act import ActSpec
-from batsignal.drills.background import SERVICE
+from batsignal.drills.actors.background import SERVICE
+from batsignal.drills.actors.health_endpoint import HealthEndpoint
 from batsignal.drills.ground import Ground
-from batsignal.drills.health_endpoint import HealthEndpoint
 from batsignal.drills.watcher import DAEMON_COMMAND, Watcher
 from batsignal.errors import ConfigError
 

@@ -1,8 +1,8 @@
 from dataclasses import replace
 
 from batsignal.cli.demo_timeline import Line, Moment, Timeline
+from batsignal.drills.actors.shoppers import Mood
 from batsignal.drills.scene import Leak
-from batsignal.drills.shoppers import Mood
 from batsignal.drills.watcher import Sighting, SignalSeen
 
 T0 = 1_760_000_000.0

@@ -122,7 +122,7 @@ def test_the_bound_of_a_leak_with_one_session_lost_comes_from_the_pace_asked_for
 def test_a_bound_that_the_act_gives_is_taken() -> None:
     facts = OnsetFacts(kind="idle_in_transaction", subject=Subject(), at=T0, bound_seconds=15.0)
     assert truth_of(facts, lost_at=[], exhaustion=None).bound_seconds == 15.0
-    assert truth_of(replace(facts, bound_seconds=None), lost_at=[], exhaustion=None).bound_seconds == 300.0
+    assert truth_of(replace(facts, bound_seconds=None), lost_at=[], exhaustion=None).bound_seconds == 315.0
 
 
 @pytest.mark.parametrize(("lost_at", "rate"), [([], None), ([T0], None), ([T0, T0], None), ([T0, T0 + 2, T0 + 4], 0.5)])

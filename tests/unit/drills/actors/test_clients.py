@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from batsignal.drills import clients
-from batsignal.drills.clients import Calm, beats
+from batsignal.drills.actors import clients
+from batsignal.drills.actors.clients import Calm, beats
 
 
 def test_first_beat_comes_at_once_and_the_last_before_the_end() -> None:

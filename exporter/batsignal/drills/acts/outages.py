@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from batsignal.detect.signal import Subject
 from batsignal.drills.act import ActSpec, OnsetFacts, Pace, Tell
-from batsignal.drills.background import SERVICE
+from batsignal.drills.actors.background import SERVICE
 from batsignal.drills.ground import Ground
 
 SLOW_MILLISECONDS = 1200

@@ -6,7 +6,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
-from batsignal.drills.pool import Pool, PoolExhaustedError
+from batsignal.drills.actors.pool import Pool, PoolExhaustedError
 
 
 class FakeSession:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import psycopg2
 
 from batsignal.drills.act import ActSpec, DeployRef, OnsetFacts, Pace, Subject, Tell
-from batsignal.drills.clients import Calm, Clients, run
+from batsignal.drills.actors.clients import Calm, Clients, run
+from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import Ground
-from batsignal.drills.service import Service
 
 SERVICE, OLD_VERSION, NEW_VERSION = "gateway", "3.1.0", "3.2.0"
 # What is usual takes five minutes to learn (scenarios: a baseline needs at least 5 min of calm).

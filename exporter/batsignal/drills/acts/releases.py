@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from batsignal.drills.act import ActSpec, Pace, Tell
-from batsignal.drills.clients import Calm
+from batsignal.drills.actors.clients import Calm
+from batsignal.drills.actors.pods import Application, Course, Fleet
+from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import Ground
-from batsignal.drills.pods import Application, Course, Fleet
-from batsignal.drills.service import Service
 
 PODS = 4
 RATE_PER_SECOND = 12.0

@@ -13,8 +13,8 @@ from typing import Literal
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
+from batsignal.drills.actors.pool import Pool, PoolExhaustedError
 from batsignal.drills.ground import Ground
-from batsignal.drills.pool import Pool, PoolExhaustedError
 
 CHECKOUT_SECONDS = 2.0
 LIFETIME_SECONDS = 1800.0

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batsignal.drills import lost
 from batsignal.drills.act import ActSpec, OnsetFacts, Pace, Subject, Tell
-from batsignal.drills.clients import BORROW_SECONDS, FAILED_REQUEST, Calm, Clients, beats, run
+from batsignal.drills.actors.clients import BORROW_SECONDS, FAILED_REQUEST, Calm, Clients, beats, run
+from batsignal.drills.actors.pool import Pool
+from batsignal.drills.acts import lost
 from batsignal.drills.ground import Ground
-from batsignal.drills.pool import Pool
 
 NEAR_RATIO = 0.9
 """From which share of a limit on it is about to be reached (scenarios: saturation within 10 s of 90 %)."""

@@ -14,10 +14,10 @@ import psycopg2
 
 from batsignal.detect.signal import DeployRef, Subject
 from batsignal.drills.act import ActSpec, OnsetFacts, Pace, Tell
-from batsignal.drills.background import NEXT_VERSION, SERVICE
+from batsignal.drills.actors.background import NEXT_VERSION, SERVICE
+from batsignal.drills.actors.pool import PoolExhaustedError
+from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import Ground
-from batsignal.drills.pool import PoolExhaustedError
-from batsignal.drills.service import Service
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
 from batsignal.drills.act import ActSpec, Pace, Tell
-from batsignal.drills.clients import Clients, run
+from batsignal.drills.actors.clients import Clients, run
+from batsignal.drills.actors.pods import Course, room
 from batsignal.drills.ground import Ground
-from batsignal.drills.pods import Course, room
 
 QUERY_SECONDS = 20 * 60.0
 REPORT_ROWS = 20_000

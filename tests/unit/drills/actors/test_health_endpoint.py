@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from batsignal.drills.health_endpoint import HealthEndpoint
+from batsignal.drills.actors.health_endpoint import HealthEndpoint
 
 SECONDS = 20.0
 

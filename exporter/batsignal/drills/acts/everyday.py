@@ -11,9 +11,9 @@ import threading
 from collections.abc import Mapping
 
 from batsignal.drills.act import ActSpec, Pace, Tell
-from batsignal.drills.clients import Calm, Clients
+from batsignal.drills.actors.clients import Calm, Clients
+from batsignal.drills.actors.pods import Application, Course, Fleet, read_item, room
 from batsignal.drills.ground import Ground
-from batsignal.drills.pods import Application, Course, Fleet, read_item, room
 
 PODS = 3
 RATE_PER_SECOND = 12.0

@@ -15,10 +15,10 @@ from weakref import WeakKeyDictionary
 import psycopg2
 
 from batsignal.drills.act import ActSpec, DeployRef, OnsetFacts, Pace, Subject, Tell
-from batsignal.drills.clients import beats
+from batsignal.drills.actors.clients import beats
+from batsignal.drills.actors.pods import read_item, room
+from batsignal.drills.actors.pooler import POOL_SIZE, PgBouncer
 from batsignal.drills.ground import Ground
-from batsignal.drills.pods import read_item, room
-from batsignal.drills.pooler import POOL_SIZE, PgBouncer
 from batsignal.drills.truth import POOLER_WAIT_BOUND_SECONDS
 
 CLIENTS_PER_SESSION = 4

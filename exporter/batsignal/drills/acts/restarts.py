@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import psycopg2
 
 from batsignal.drills.act import ActSpec, Pace, Tell
-from batsignal.drills.clients import Calm, Clients
-from batsignal.drills.everyday import PODS, RATE_PER_SECOND, begin_shop
+from batsignal.drills.actors.clients import Calm, Clients
+from batsignal.drills.actors.pods import Course, Fleet, read_item, room
+from batsignal.drills.acts.everyday import PODS, RATE_PER_SECOND, begin_shop
 from batsignal.drills.ground import Ground
-from batsignal.drills.pods import Course, Fleet, read_item, room
 
 CLIENTS = 30
 HOSTS = 6

@@ -18,8 +18,8 @@ from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
 from batsignal.drills.act import Tell
+from batsignal.drills.actors.pool import Pool, PoolExhaustedError
 from batsignal.drills.ground import DrillSession, Ground
-from batsignal.drills.pool import Pool, PoolExhaustedError
 from batsignal.poll.statements import normalise
 from batsignal.snapshot import fingerprint
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from batsignal.drills.act import ActSpec, Pace, Tell
-from batsignal.drills.clients import Clients
+from batsignal.drills.actors.clients import Clients
+from batsignal.drills.actors.pods import Course, read_item, room
+from batsignal.drills.actors.programs import Program
 from batsignal.drills.ground import Ground
-from batsignal.drills.pods import Course, read_item, room
-from batsignal.drills.programs import Program
 from batsignal.errors import UnreachableError
 
 BATCH = 30

@@ -14,10 +14,10 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
 from batsignal.drills.act import ActSpec, DeployRef, OnsetFacts, Pace, Subject, Tell
-from batsignal.drills.clients import BORROW_SECONDS, LOOK_SECONDS, Calm, Clients, Traffic, run
+from batsignal.drills.actors.clients import BORROW_SECONDS, LOOK_SECONDS, Calm, Clients, Traffic, run
+from batsignal.drills.actors.service import Service
+from batsignal.drills.acts.storms import CALM_SECONDS, Gateway, begin_gateway, stop_pooling
 from batsignal.drills.ground import Ground
-from batsignal.drills.service import Service
-from batsignal.drills.storms import CALM_SECONDS, Gateway, begin_gateway, stop_pooling
 
 SERVICE, OLD_VERSION, NEW_VERSION = "search", "3.1.0", "3.2.0"
 POOL_MINIMUM = 5

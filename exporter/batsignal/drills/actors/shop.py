@@ -4,7 +4,7 @@ Owns an HTTP server with `/buy`, `/healthz` and `/stats`, a pool, and (from the 
 opens sessions of its own and never gives one back. The leak is real: nothing here pretends. It must know nothing of
 who watches it.
 
-    python -m batsignal.drills.shop --dsn DSN --version 2.4.0 --port 8000 --leak-per-second 0.5
+    python -m batsignal.drills.actors.shop --dsn DSN --version 2.4.0 --port 8000 --leak-per-second 0.5
 
 Once it takes requests it writes one line, `ready PORT`, to standard output.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
-from batsignal.drills.pool import Pool, PoolExhaustedError
+from batsignal.drills.actors.pool import Pool, PoolExhaustedError
 
 BUY_CHECKOUT_SECONDS = 2.0
 HEALTH_CHECKOUT_SECONDS = 1.0
@@ -190,7 +190,7 @@ def _serve(shop: Shop, listener: socket.socket) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the shop until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m batsignal.drills.shop")
+    parser = argparse.ArgumentParser(prog="python -m batsignal.drills.actors.shop")
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--version", required=True)
     place = parser.add_mutually_exclusive_group()

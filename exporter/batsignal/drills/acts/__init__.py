@@ -6,7 +6,8 @@ Owns the sum of the tables of the modules beside it, and the search for a name. 
 import difflib
 from collections.abc import Mapping
 
-from batsignal.drills import (
+from batsignal.drills.act import ActSpec
+from batsignal.drills.acts import (
     everyday,
     jobs,
     limits,
@@ -23,7 +24,6 @@ from batsignal.drills import (
     starved,
     storms,
 )
-from batsignal.drills.act import ActSpec
 from batsignal.drills.catalogue import ROWS
 from batsignal.drills.truth import Row
 from batsignal.errors import ConfigError

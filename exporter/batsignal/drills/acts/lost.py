@@ -19,9 +19,9 @@ import psycopg2
 
 from batsignal.detect.signal import DeployRef, Subject
 from batsignal.drills.act import ActSpec, OnsetFacts, Pace, Tell
-from batsignal.drills.background import NEXT_VERSION, SERVICE, release
+from batsignal.drills.actors.background import NEXT_VERSION, SERVICE, release
+from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import BudgetSpentError, DrillSession, Ground
-from batsignal.drills.service import Service
 from batsignal.errors import ConfigError
 
 APPLICATION = f"{SERVICE}@{NEXT_VERSION}"

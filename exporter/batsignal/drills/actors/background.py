@@ -6,8 +6,8 @@ the old one goes. It must fit into the share of the slots together with the act.
 
 from batsignal.detect.signal import DeployRef
 from batsignal.drills.act import Tell
+from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import Ground
-from batsignal.drills.service import Service
 
 SERVICE = "web"
 VERSION = "2.3.9"

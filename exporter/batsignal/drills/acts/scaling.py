@@ -7,9 +7,9 @@ act's own; with a shorter duration the pods come faster.
 from collections.abc import Mapping
 
 from batsignal.drills.act import ActSpec, Pace, Tell
-from batsignal.drills.clients import Calm
+from batsignal.drills.actors.clients import Calm
+from batsignal.drills.actors.pods import Application, Course, Fleet, room
 from batsignal.drills.ground import Ground
-from batsignal.drills.pods import Application, Course, Fleet, room
 
 TABLE_ROWS = 1000
 SCALED_PODS, POD_RATE_PER_SECOND, AUTOSCALING_SECONDS = 8, 3.0, 600.0

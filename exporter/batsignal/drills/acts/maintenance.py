@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 
 from batsignal.drills.act import ActSpec, Pace, Tell
-from batsignal.drills.clients import Clients, run
+from batsignal.drills.actors.clients import Clients, run
+from batsignal.drills.actors.pods import Application, Course, Fleet, room
+from batsignal.drills.actors.programs import Program
+from batsignal.drills.acts.people import run_report
 from batsignal.drills.ground import Ground
-from batsignal.drills.people import run_report
-from batsignal.drills.pods import Application, Course, Fleet, room
-from batsignal.drills.programs import Program
 from batsignal.errors import UnreachableError
 
 MAINTENANCE_SECONDS = 600.0

@@ -14,8 +14,8 @@ from typing import Self
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
 from batsignal.drills.act import Pace
+from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import Ground
-from batsignal.drills.service import Service
 
 ITEMS = 1000
 

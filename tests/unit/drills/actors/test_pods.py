@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batsignal.drills.act import Pace
-from batsignal.drills.pods import Course, room
+from batsignal.drills.actors.pods import Course, room
 
 
 def ground_of(**facts: Any) -> Any:

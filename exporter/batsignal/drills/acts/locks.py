@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 spells small
 
 from batsignal.drills.act import ActSpec, OnsetFacts, Pace, Subject, Tell
-from batsignal.drills.clients import Calm, Clients, Traffic, run
+from batsignal.drills.actors.clients import Calm, Clients, Traffic, run
 from batsignal.drills.ground import Ground
 from batsignal.drills.truth import BLOCKING_BOUND_SECONDS, BOUND_SECONDS
 
