@@ -11,6 +11,8 @@ help:
 	@echo "make install     .venv with the batsignal command in it"
 	@echo "make demo        an embedded PostgreSQL, a small shop, one bad deploy, live"
 	@echo "make test        all tests, against real servers (installs what they need)"
+	@echo "make test-unit   those that need no server"
+	@echo "make dev         .venv with all that development needs"
 	@echo "make lint        ruff, mypy"
 	@echo "make bench       measurements side by side with the peer"
 	@echo "make bench-detection  every scenario, simulated, judged by us and by the stock rules"

@@ -4,6 +4,7 @@ It decides nothing about databases. Whatever hangs, SIGTERM ends it within secon
 """
 
 import asyncio
+import itertools
 import re
 import signal
 import threading
@@ -279,6 +280,7 @@ def _open_recordings(config: Config, record: str | None) -> dict[str, RecordingW
     for server in config.servers:
         path = Path(record.replace("{server}", server.name.replace("/", "_")))
         try:
+            _put_aside(path)
             recordings[server.name] = RecordingWriter(
                 path,
                 server=server.name,
@@ -287,7 +289,23 @@ def _open_recordings(config: Config, record: str | None) -> dict[str, RecordingW
             )
         except OSError as exc:
             raise ConfigError(f"--record {path}: cannot be written: {exc.strerror or exc}") from exc
+        log.info("recording", server=server.name, path=str(path))
     return recordings
+
+
+def _put_aside(path: Path) -> None:
+    """Rename a recording that is there already, by the time of its last line: a restart must not lose the day."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    ended = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
+    name, dot, suffixes = path.name.partition(".")
+    for number in itertools.count(1):
+        again = f"-{number}" if number > 1 else ""
+        aside = path.with_name(f"{name}-{ended}{again}{dot}{suffixes}")
+        if not aside.exists():
+            path.rename(aside)
+            log.info("recording put aside", path=str(path), aside=str(aside))
+            return
 
 
 def _server_job(name: str) -> str:

@@ -76,7 +76,11 @@ def run(  # noqa: PLR0917 - typer makes options of them, nobody calls it by posi
     ] = False,
     record: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--record", metavar="FILE", help="Record every look, for `batsignal replay`; .gz is gzipped."),
+        typer.Option(
+            "--record",
+            metavar="FILE",
+            help="Record every look, for `batsignal replay`; .gz is gzipped, {server} the server's name.",
+        ),
     ] = None,
     log_level: Annotated[LogLevel, typer.Option("--log.level")] = LogLevel.info,
     log_format: Annotated[LogFormat, typer.Option("--log.format")] = LogFormat.logfmt,
@@ -187,7 +191,10 @@ def drill(  # noqa: PLR0917 - as for `run`
 
 @app.command()
 def demo(
-    incident: Annotated[str, typer.Option("--incident", metavar="KIND", help="Which incident to play.")] = "leak",
+    incident: Annotated[
+        str,
+        typer.Option("--incident", metavar="KIND", help="Which incident to play; `batsignal drill --list` shows all."),
+    ] = "leak",
     listen_address: ListenAddress = None,
     duration_seconds: Annotated[Optional[float], typer.Option("--duration-seconds", min=1, hidden=True)] = None,  # noqa: UP045
 ) -> None:

@@ -106,7 +106,9 @@ def _list(spelling: Spelling) -> int:
         if spelling == "json":
             print(json.dumps({"name": row.name, "group": row.group, "kinds": row.kinds, "story": row.story}))
         else:
-            print(f"{row.name:<24} {row.group:<9} {row.story}")
+            unwatched = [kind for kind in row.kinds if kind not in WATCHED_KINDS]
+            yet = f" (no detector for {', '.join(unwatched)} yet)" if unwatched else ""
+            print(f"{row.name:<24} {row.group:<9} {row.story}{yet}")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from batsignal.cli.demo_timeline import Line, bar, clock
 from batsignal.cli.terminal import Tone
+from batsignal.detect.wording import duration
 from batsignal.drills.play import DrillEvent
 
 # libpq says before the server's own words by which way it came: addresses that differ from one to the next.
@@ -49,7 +50,12 @@ class DrillTimeline:
         self._budget = facts["budget"]
         yield Line(text=f"{facts['drill']}: {facts['story']}", tone="strong")
         yield Line(text=f"{facts['slots']} usable slots, at most {facts['budget']} for the drill", tone="faint")
-        yield self._line(event, f"calm, for {facts['seconds']:.0f} s", "faint")
+        if facts["unwatched"]:
+            yield Line(text=f"no detector watches for {', '.join(facts['unwatched'])} yet: expect it to stay dark")
+        then = (
+            "" if facts["then_seconds"] is None else f", then {duration(facts['then_seconds'])}; Ctrl-C ends it sooner"
+        )
+        yield self._line(event, f"calm, for {facts['seconds']:.0f} s{then}", "faint")
 
     def _on_deployed(self, event: DrillEvent) -> Iterator[Line]:
         facts = event.facts

@@ -172,6 +172,8 @@ class Play:
                 "drill": self._row.name,
                 "story": self._row.story,
                 "seconds": calm_seconds,
+                "then_seconds": None if forever else pace.duration_seconds,
+                "unwatched": [kind for kind in self._row.kinds if kind not in self._watched],
                 "slots": ground.slots.usable,
                 "budget": ground.budget,
             },

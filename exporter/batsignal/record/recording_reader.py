@@ -151,7 +151,7 @@ class _Unzipped(io.RawIOBase):
                 room[: len(content)] = content
                 return len(content)
             if not packed and not self._zip.eof:
-                raise EOFError("the end is missing")
+                raise EOFError("the end is missing (its daemon still writes it, or was killed)")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Fields]]:

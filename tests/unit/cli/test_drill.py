@@ -91,10 +91,20 @@ def told(timeline: DrillTimeline, t: float, event: str, **facts: Any) -> list[st
     return [line.text for line in timeline.lines(DrillEvent(t=t, event=event, facts=facts))]
 
 
+AS_USUAL = {"then_seconds": 70.0, "unwatched": []}
+
+
 def calm_timeline() -> DrillTimeline:
     timeline = DrillTimeline(draws=False)
-    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, slots=97, budget=48)
+    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=48)
     return timeline
+
+
+def test_the_calm_says_how_long_all_of_it_takes_and_what_nobody_watches_for() -> None:
+    facts = {"drill": "storm", "story": "a storm", "slots": 97, "budget": 97, "unwatched": ["storm"]}
+    lines = told(DrillTimeline(draws=False), T0, "calm", seconds=15.0, then_seconds=70.0, **facts)
+    assert "no detector watches for storm yet: expect it to stay dark" in lines
+    assert lines[-1].endswith("calm, for 15 s, then 1m10s; Ctrl-C ends it sooner")
 
 
 def test_before_the_onset_time_counts_from_the_calm_and_then_from_the_onset() -> None:
@@ -108,7 +118,7 @@ def test_before_the_onset_time_counts_from_the_calm_and_then_from_the_onset() ->
 
 def test_slots_of_a_server_that_is_all_ours_are_told_without_seats() -> None:
     timeline = DrillTimeline(draws=False)
-    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, slots=97, budget=97)
+    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)
     [line] = told(timeline, T0 + 1, "slots", used=8, usable=97, held=17)
     assert line.endswith("slots   8/97  ##..................")
 
