@@ -18,7 +18,7 @@ from detection.run import FORMAT, QUICK_VARIATIONS, VERSION
 from detection.stock_rules import STOCK_RULES, WAYS
 
 ROOT = Path(__file__).parents[2]
-SECONDS_MOST = 240.0
+SECONDS_MOST = 420.0
 
 # Rows of which every variation is detected, and those whose every detection is also within its bound.
 DETECTED = (
@@ -27,10 +27,10 @@ DETECTED = (
 )
 WITHIN_BOUND = tuple(row for row in DETECTED if row != "leak-many-pods")
 # False pages in all of everyday life, where nothing may light.
-FALSE_CRITICALS_MOST = 2
-FALSE_WARNINGS_MOST = 1
+FALSE_CRITICALS_MOST = 1
+FALSE_WARNINGS_MOST = 0
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_table_prints_a_line_for_each_row(played: tuple[Any, float, str]) -> Non
     assert set(ROWS) <= first_words
 
 
-def test_quick_table_takes_less_than_four_minutes(played: tuple[Any, float, str]) -> None:
+def test_quick_table_takes_minutes_even_beside_other_tests(played: tuple[Any, float, str]) -> None:
     assert played[1] < SECONDS_MOST
 
 
