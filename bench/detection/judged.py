@@ -4,31 +4,11 @@ Owns only the wiring. A play whose daemon is restarted names several starts: at 
 over and what the one before had lit is gone with it.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
-from batsignal.config import APPLICATION_PATTERN, Thresholds
-from batsignal.deploys.log import DeployLog
+from batsignal.cli.replay import Life
 from batsignal.detect.signal import Event
-from batsignal.detect.verdict import Judge
-from batsignal.record.incidents import Incidents
-from batsignal.snapshot import ApplicationPattern, Snapshot
-
-
-class Watch:
-    """One life of the daemon, seen through what it says."""
-
-    def __init__(self, server: str) -> None:
-        pattern = ApplicationPattern(re.compile(APPLICATION_PATTERN))
-        self._judge = Judge(thresholds=Thresholds(), pattern=pattern)
-        self._incidents = Incidents(server)
-        self._deploys = DeployLog(pattern)
-        self.events: list[Event] = []
-
-    def look(self, snapshot: Snapshot) -> None:
-        """Judge one more look."""
-        verdict = self._judge.look(snapshot, self._deploys.add(snapshot))
-        self.events += self._incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+from batsignal.snapshot import Snapshot
 
 
 class Watches:
@@ -36,19 +16,22 @@ class Watches:
 
     def __init__(self, starts: Sequence[float]) -> None:
         self._starts = sorted(starts)
-        self._lives: list[Watch] = []
+        self._lives: list[Life] = []
+        self._events: list[list[Event]] = []
 
     def look(self, snapshot: Snapshot) -> None:
         """Show the look to the daemon that lives at its time; before the first start there is none."""
         begun = sum(start <= snapshot.t for start in self._starts)
-        if begun > len(self._lives):
-            self._lives += [Watch(snapshot.server) for _ in range(begun - len(self._lives))]
+        while begun > len(self._lives):
+            self._lives.append(Life(snapshot.server))
+            self._events.append([])
         if self._lives:
-            self._lives[-1].look(snapshot)
+            _, events = self._lives[-1].look(snapshot)
+            self._events[-1] += events
 
     def events(self) -> tuple[tuple[Event, ...], ...]:
         """Return what each life said, in order of time."""
-        return tuple(tuple(life.events) for life in self._lives)
+        return tuple(tuple(events) for events in self._events)
 
 
 def events_of_looks(looks: Iterable[Snapshot]) -> tuple[Event, ...]:

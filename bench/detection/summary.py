@@ -50,21 +50,15 @@ class StockSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowSummary:
-    """One row over its variations. Times are seconds; a median of nothing is None."""
+class Tally:
+    """What is counted of a row, and of a section's rows together."""
 
-    row: Row
     section: Section
     variations: int
-    errors: int
     simulated_hours: float
     detected: Count
     not_named: int
     within_bound: int
-    seconds: tuple[float, ...]
-    bound_seconds: float | None
-    exhausted_seconds: float | None
-    """From the onset until the slots, or the limit in question, run out: the median of those that do."""
     before_exhaustion: int
     deploy_right: Count
     exhaustion_right: Count
@@ -76,11 +70,19 @@ class RowSummary:
     repeats: int
     lapses: int
     woken: int
-    stock: dict[Way, tuple[StockSummary, ...]]
 
-    @property
-    def has_detector(self) -> bool:
-        return self.section == "incidents with a detector"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSummary(Tally):
+    """One row over its variations. Times are seconds; a median of nothing is None."""
+
+    row: Row
+    errors: int
+    seconds: tuple[float, ...]
+    bound_seconds: float | None
+    exhausted_seconds: float | None
+    """From the onset until the slots, or the limit in question, run out: the median of those that do."""
+    stock: dict[Way, tuple[StockSummary, ...]]
 
     def best_stock(self, way: Way) -> StockSummary | None:
         """Return the rule that alerted on most, and of those the soonest; None when none did or nothing was wrong."""
@@ -119,27 +121,10 @@ class RowSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SectionSum:
+class SectionSum(Tally):
     """The rows of one section together."""
 
-    section: Section
     rows: int
-    variations: int
-    simulated_hours: float
-    detected: Count
-    not_named: int
-    within_bound: int
-    before_exhaustion: int
-    deploy_right: Count
-    exhaustion_right: Count
-    false_criticals: int
-    false_warnings: int
-    allowed_warnings: int
-    false_kinds: Mapping[Kind, int]
-    """How many false pages, critical or not, were of which kind; the most first."""
-    repeats: int
-    lapses: int
-    woken: int
 
     def a_day(self, count: int) -> float:
         """Return a count per simulated day."""

@@ -64,14 +64,21 @@ def tick(
 ) -> None:
     """Look once and publish what it comes to. `find_deploys` returns every deploy known after this look."""
     snapshot = look()
-    verdict = watch.judge.look(snapshot, find_deploys(snapshot))
-    events = watch.incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+    verdict, events = judge_look(watch.judge, watch.incidents, snapshot, find_deploys(snapshot))
     tally = watch.tally.add(snapshot)
     ticked_at = now()
     if snapshot.failure is None:
         watch.answered, watch.answered_at, watch.answered_usage = snapshot, ticked_at, tally.usage or ()
     watch.history.append(_sample(snapshot, tally))
     publish(_board(watch, snapshot, verdict, tally, ticked_at), events)
+
+
+def judge_look(
+    judge: Judge, incidents: Incidents, snapshot: Snapshot, deploys: Iterable[Deploy]
+) -> tuple[Verdict, tuple[Event, ...]]:
+    """Judge one look and fold the verdict into the incidents: the step that is the same live and in a replay."""
+    verdict = judge.look(snapshot, deploys)
+    return verdict, incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
 
 
 def _board(watch: Watch, snapshot: Snapshot, verdict: Verdict, tally: ServerTally, ticked_at: float) -> ServerBoard:

@@ -13,12 +13,13 @@ from pathlib import Path
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.deploys.log import DeployLog
 from batsignal.detect.signal import Event
-from batsignal.detect.verdict import Judge
+from batsignal.detect.verdict import Judge, Verdict
 from batsignal.detect.wording import clock_time
 from batsignal.errors import UnreachableError
 from batsignal.record.incidents import Incidents
 from batsignal.record.recording import read
-from batsignal.snapshot import ApplicationPattern
+from batsignal.snapshot import ApplicationPattern, Snapshot
+from batsignal.tick import judge_look
 
 
 def replay(path: str, *, spelling: str) -> int:
@@ -36,13 +37,27 @@ def replay(path: str, *, spelling: str) -> int:
 def events_of(path: Path) -> Iterator[Event]:
     """Yield what the detectors say of a recording, in order of time."""
     header, snapshots = read(path)
-    pattern = ApplicationPattern(re.compile(header.application_pattern or APPLICATION_PATTERN))
-    judge = Judge(thresholds=Thresholds(), pattern=pattern)
-    incidents = Incidents(header.server)
-    deploys = DeployLog(pattern)
+    life = Life(header.server, header.application_pattern)
     for snapshot in snapshots:
-        verdict = judge.look(snapshot, deploys.add(snapshot))
-        yield from incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+        _, events = life.look(snapshot)
+        yield from events
+
+
+class Life:
+    """What a daemon remembers of one server from its start to its end, over looks that somebody else has taken.
+
+    `application_pattern` is the default when it is None.
+    """
+
+    def __init__(self, server: str, application_pattern: str | None = None) -> None:
+        pattern = ApplicationPattern(re.compile(application_pattern or APPLICATION_PATTERN))
+        self._judge = Judge(thresholds=Thresholds(), pattern=pattern)
+        self.incidents = Incidents(server)
+        self.deploys = DeployLog(pattern)
+
+    def look(self, snapshot: Snapshot) -> tuple[Verdict, tuple[Event, ...]]:
+        """Judge one more look; return the verdict, and what changed by it."""
+        return judge_look(self._judge, self.incidents, snapshot, self.deploys.add(snapshot))
 
 
 def _sentence(event: Event) -> str:

@@ -38,27 +38,38 @@ class SystemUser:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
+def start_custodian(
+    *arguments: str, environment: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a Python process that cleans up after us, and return it and the pipe's end that tells it of our end.
+
+    It must not carry the mark of a guardian that we are under, or it would be ended before it has cleaned, nor keep our
+    current directory. `environment` is added to ours.
+    """
+    ours = {key: value for key, value in os.environ.items() if key != guardian_process.MARKER}
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own file, run by our own interpreter
+            [sys.executable, *arguments],
+            stdin=reader,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={**ours, **(environment or {})},
+        )
+    finally:
+        os.close(reader)
+    return process, writer
+
+
 class Guardian:
     """Starts children and makes directories that end with this process, or at `close`."""
 
     def __init__(self) -> None:
         self._token = secrets.token_hex(8)
         self._children: list[subprocess.Popen[bytes]] = []
-        reader, self._writer = os.pipe()
-        # A guardian under another guardian must not carry that one's mark, or it would be ended before it has cleaned.
-        environment = {key: value for key, value in os.environ.items() if key != guardian_process.MARKER}
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own file, run by our own interpreter
-                [sys.executable, "-I", "-S", guardian_process.__file__, self._token],
-                stdin=reader,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-                env=environment,
-            )
-        finally:
-            os.close(reader)
+        self._process, self._writer = start_custodian("-I", "-S", guardian_process.__file__, self._token)
         with self._process.stdout as ready:  # type: ignore[union-attr]  # it is a pipe
             if ready.readline() != b"ready\n":
                 raise UnreachableError(f"cannot start a clean-up process with {sys.executable}")

@@ -17,7 +17,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from batsignal.drills import guardian_process, janitor_process
+from batsignal.drills import janitor_process
+from batsignal.drills.guardian import start_custodian
 from batsignal.errors import UnreachableError
 
 READY_SECONDS = 20.0
@@ -43,22 +44,10 @@ class Janitor:
 
     def _start(self) -> None:
         """Start the process, and tell it all that is registered already."""
-        reader, self._writer = os.pipe()
-        # Neither a guardian's mark (it would be ended before it has cleaned) nor our current directory.
-        environment = {key: value for key, value in os.environ.items() if key != guardian_process.MARKER}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own file, run by our own interpreter
-                [sys.executable, "-P", janitor_process.__file__],
-                stdin=reader,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-                env=environment,
-            )
-        finally:
-            os.close(reader)
+        modules = os.pathsep.join(path for path in sys.path if path)
+        self._process, self._writer = start_custodian(
+            "-P", janitor_process.__file__, environment={"PYTHONPATH": modules}
+        )
         if self._read_line(time.monotonic() + READY_SECONDS) != "ready":
             os.close(self._writer)
             self._process.kill()

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from batsignal.config import APPLICATION_PATTERN, Thresholds
-from batsignal.deploys.log import DeployLog
+from batsignal.cli.replay import Life
+from batsignal.config import APPLICATION_PATTERN
 from batsignal.detect.signal import Event, Finding
-from batsignal.detect.verdict import Judge
-from batsignal.record.incidents import Incidents
 from batsignal.snapshot import ApplicationPattern, Snapshot
 from simulator import START, World
 
@@ -18,17 +16,16 @@ class Watcher:
     """A judge with a memory of all it said: what a page, a log and a replay would show."""
 
     def __init__(self) -> None:
-        pattern = ApplicationPattern(re.compile(APPLICATION_PATTERN))
-        self.judge = Judge(thresholds=Thresholds(), pattern=pattern)
-        self.incidents = Incidents("db1")
-        self.deploys = DeployLog(pattern)
+        self._life = Life("db1")
+        self.incidents = self._life.incidents
+        self.deploys = self._life.deploys
         self.events: list[Event] = []
         self.said: list[tuple[float, Finding]] = []
         self.now: tuple[Finding, ...] = ()
 
     def look(self, snapshot: Snapshot) -> tuple[Finding, ...]:
-        verdict = self.judge.look(snapshot, self.deploys.add(snapshot))
-        self.events += self.incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+        verdict, events = self._life.look(snapshot)
+        self.events += events
         self.said += [(snapshot.t - START, finding) for finding in verdict.findings]
         self.now = verdict.findings
         return verdict.findings

@@ -36,12 +36,10 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRow:
-    """What `SHOW POOLS` says of the drill's pool: clients that work and that wait, server sessions lent and idle."""
+    """What `SHOW POOLS` says of the drill's pool: clients that wait, the first of them for how long, sessions lent."""
 
-    cl_active: int
     cl_waiting: int
     sv_active: int
-    sv_idle: int
     maxwait_seconds: float
 
 
@@ -92,10 +90,8 @@ class PgBouncer:
         for row in self._ask("SHOW POOLS"):
             if (row["database"], row["user"]) == (self.database, self.user):
                 return PoolRow(
-                    cl_active=int(row["cl_active"]),
                     cl_waiting=int(row["cl_waiting"]),
                     sv_active=int(row["sv_active"]),
-                    sv_idle=int(row["sv_idle"]),
                     maxwait_seconds=int(row["maxwait"]) + int(row["maxwait_us"]) / 1e6,
                 )
         return None
