@@ -22,6 +22,9 @@ Kind = Literal[
 ]
 Severity = Literal["critical", "warning"]
 
+Key = tuple[str, tuple[str, ...]]
+"""A finding's kind and its own key: what makes it the same from tick to tick."""
+
 KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
 # The kinds that have a detector; the others are words that later detectors will use.
 WATCHED_KINDS: tuple[Kind, ...] = ("leak", "saturation", "endpoint_down", "database_unreachable")
@@ -65,6 +68,8 @@ class Finding:
     `key` is the identity of the thing found, stable from tick to tick while its facts (severity, count, version)
     move. `exhaustion_seconds` is infinite when nothing runs out. `database_healthy` is None when nothing is known.
     `fading` says that it is no longer so and only held, so as not to flap: a signal may stay lit by it, none is raised.
+    `harmless_at` is when the same (the same statement, say) was last seen to do no harm: a deploy before it is not the
+    cause. None when it was never seen before.
     """
 
     kind: Kind
@@ -80,6 +85,7 @@ class Finding:
     summary: str = ""
     action: str = ""
     fading: bool = False
+    harmless_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

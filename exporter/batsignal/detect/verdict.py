@@ -1,7 +1,7 @@
-"""Puts the detectors together: who looks, what silences what, and what is said to a person.
+"""Puts the detectors together: who looks, and what is said to a person.
 
-A new kind is one module and one line in `Judge`. Causes come before symptoms: what a lit cause explains is silenced
-and counts as superseded by it. The verdict on the database's health says what the incident is *not*.
+A new kind is one module and one line in `Judge`. Causes come before symptoms (`causes`): what a lit cause explains is
+silenced and counts as superseded by it. The verdict on the database's health says what the incident is *not*.
 """
 
 import math
@@ -11,16 +11,15 @@ from statistics import median
 
 from batsignal.config import Thresholds
 from batsignal.detect import wording
+from batsignal.detect.causes import causes_first
 from batsignal.detect.endpoints import EndpointDetector
 from batsignal.detect.leaks import LeakDetector
+from batsignal.detect.memory import Memory, Remembering
 from batsignal.detect.reachability import ReachabilityDetector
 from batsignal.detect.saturation import SaturationDetector
-from batsignal.detect.signal import DeployRef, Finding, Kind
+from batsignal.detect.signal import DeployRef, Finding, Key
 from batsignal.detect.window import Window
 from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
-
-# What a cause explains. Only kinds of the same server are compared.
-EXPLAINS: Mapping[Kind, frozenset[Kind]] = {"leak": frozenset({"saturation"})}
 
 # A deploy this long before the onset is no longer named as its cause, and one this little after it still is:
 # a version shows itself in its first session, which may be the first one lost.
@@ -30,8 +29,6 @@ DEPLOY_AFTER_SECONDS = 5.0
 PING_SLOW_SECONDS = 0.05
 PING_SLOW_FACTOR = 10.0
 BLOCKED_HEALTHY_MOST = 2
-
-Key = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,23 @@ class Judge:
         self._saturation = SaturationDetector(thresholds)
         self._endpoints = EndpointDetector(thresholds)
         self._reachability = ReachabilityDetector(thresholds)
+        self._remembering: Mapping[str, Remembering] = {}
         self._shown: set[Key] = set()
+
+    def remembered(self) -> Memory:
+        """Return what is usual here, for the next life of the daemon: JSON values, by detector."""
+        return {name: detector.remembered() for name, detector in self._remembering.items()}
+
+    def recall(self, memory: Memory) -> tuple[str, ...]:
+        """Take over what an earlier life remembered; return the detectors whose memory did not fit and stays unused."""
+        unfit = []
+        for name, detector in self._remembering.items():
+            if name in memory:
+                try:
+                    detector.recall(memory[name])
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    unfit.append(name)
+        return tuple(unfit)
 
     def look(self, snapshot: Snapshot, deploys: Iterable[Deploy]) -> Verdict:
         """Judge one more look; `deploys` are all that are known by now."""
@@ -64,7 +77,7 @@ class Judge:
             *self._endpoints.look(snapshot.probes),
             *self._reachability.look(snapshot),
         ]
-        kept, superseded = _causes_first(found)
+        kept, superseded = causes_first(found)
         # A symptom that a cause has silenced does not light as it fades, once the cause is gone.
         kept = [finding for finding in kept if not finding.fading or (finding.kind, finding.key) in self._shown]
         self._shown = {(finding.kind, finding.key) for finding in kept}
@@ -83,33 +96,6 @@ class Judge:
             if finding.kind == "leak" and finding.subject.limit is None
         )
         return min(self._saturation.exhaustion_seconds(self._window), *leaks, math.inf)
-
-
-def _causes_first(found: list[Finding]) -> tuple[list[Finding], dict[Key, Key]]:
-    superseded: dict[Key, Key] = {}
-    kept = []
-    for finding in found:
-        cause = next((other for other in found if _explains(other, finding)), None)
-        if cause is None:
-            kept.append(finding)
-        else:
-            superseded[finding.kind, finding.key] = (cause.kind, cause.key)
-    return kept, superseded
-
-
-def _explains(cause: Finding, symptom: Finding) -> bool:
-    """Whether a cause silences a symptom: it eats into that very limit, and wakes whom the symptom would have woken."""
-    if symptom.kind not in EXPLAINS.get(cause.kind, frozenset()):
-        return False
-    if symptom.severity == "critical" and cause.severity != "critical":
-        return False
-    return all(
-        ours is None or theirs is None or ours == theirs
-        for ours, theirs in (
-            (cause.subject.user, symptom.subject.user),
-            (cause.subject.database, symptom.subject.database),
-        )
-    )
 
 
 @dataclass(frozen=True, slots=True)

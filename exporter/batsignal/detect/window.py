@@ -124,8 +124,14 @@ class Window:
         self._pattern = pattern
         self._tracks: dict[tuple[int, float | None], Track] = {}
         self.origins: dict[OriginKey, Origin] = {}
+        self.opened: list[Track] = []
+        """What came since the look before the last one that succeeded; all that was there, at the first."""
+        self.left: list[Track] = []
+        """What left since then, however short it was there."""
         self.closed: list[tuple[Origin, Closing]] = []
-        """What left since the look before the last one that succeeded, and whose it was."""
+        """Of what left, that which had lived for a while, and whose it was."""
+        self.looked_seconds: float | None = None
+        """How long since the look before; None at the first one, and after the clock stepped back."""
         self.used = 0
         """Slots taken at the last look that succeeded."""
         self.pings: deque[float] = deque(maxlen=300)
@@ -144,17 +150,22 @@ class Window:
             return
         if self.snapshot is None:
             self.began = snapshot.t
+        self.looked_seconds = None if self.snapshot is None else snapshot.t - self.snapshot.t
         self.closed = []
         clients = {session.key: session for session in snapshot.sessions if session.is_client}
-        for key in [key for key in self._tracks if key not in clients]:
-            self._close(self._tracks.pop(key))
+        self.left = [self._tracks.pop(key) for key in [key for key in self._tracks if key not in clients]]
+        for track in self.left:
+            self._close(track)
         joined = []
+        self.opened = []
         for key, session in clients.items():
-            track = self._tracks.get(key)
-            if track is None:
-                joined.append(self._open(session))
-            elif track.session is not session and self._change(track, session):
+            known = self._tracks.get(key)
+            if known is None:
+                track = self._open(session)
+                self.opened.append(track)
                 joined.append(track)
+            elif known.session is not session and self._change(known, session):
+                joined.append(known)
         _note_idle_beside(joined)
         self._forget_the_gone()
         self.used = snapshot.used

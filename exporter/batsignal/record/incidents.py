@@ -8,9 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from batsignal.detect.signal import Event, Finding, Signal
-
-Key = tuple[str, tuple[str, ...]]
+from batsignal.detect.signal import Event, Finding, Key, Signal
 
 # An update is worth an event when a fact changed or the count moved by this share; each tick would drown them.
 COUNT_STEP_RATIO = 0.25

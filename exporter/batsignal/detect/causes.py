@@ -1,0 +1,68 @@
+"""Causes before symptoms: which lit finding explains which other, so that one incident is one page.
+
+Owns the table of what brings about what, and the conditions under which that holds between two findings of one server.
+It judges no session and words nothing. A symptom is silenced only by a cause that wakes whom the symptom would wake.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from batsignal.detect.signal import Finding, Key, Kind
+
+ENDPOINTS: frozenset[Kind] = frozenset({"endpoint_down", "endpoint_slow"})
+
+# What a cause explains, where application, user and database agree as far as both are known. It goes one way only, so
+# that behind every symptom stands a cause that is said.
+EXPLAINS: Mapping[Kind, frozenset[Kind]] = {
+    "database_unreachable": ENDPOINTS | {"pool_starvation"},
+    "lock_pileup": ENDPOINTS | {"saturation", "pool_starvation", "query_pileup", "idle_in_transaction"},
+    "query_pileup": ENDPOINTS | {"saturation", "pool_starvation"},
+    "storm": ENDPOINTS | {"saturation"},
+    # A leak inside a bounded pool is told as what it does: that pool is empty, and the server is not.
+    "pool_starvation": ENDPOINTS | {"leak"},
+    "leak": ENDPOINTS | {"saturation", "idle_in_transaction"},
+    "saturation": ENDPOINTS,
+    "endpoint_down": frozenset({"endpoint_slow"}),
+}
+
+
+def causes_first(found: Sequence[Finding]) -> tuple[list[Finding], dict[Key, Key]]:
+    """Return what is to be said, and for each silenced finding the one that explains it."""
+    superseded: dict[Key, Key] = {}
+    kept = []
+    for finding in found:
+        cause = next((other for other in found if explains(other, finding)), None)
+        if cause is None:
+            kept.append(finding)
+        else:
+            superseded[finding.kind, finding.key] = (cause.kind, cause.key)
+    return kept, {symptom: _said_for(symptom, superseded) for symptom in superseded}
+
+
+def _said_for(symptom: Key, superseded: Mapping[Key, Key]) -> Key:
+    """Follow the causes up to the one that is said: what explains a symptom may itself be explained."""
+    cause = superseded[symptom]
+    while cause in superseded:
+        cause = superseded[cause]
+    return cause
+
+
+def explains(cause: Finding, symptom: Finding) -> bool:
+    """Whether a cause silences a symptom: it eats into that very thing, and wakes whom the symptom would have woken."""
+    if symptom.kind not in EXPLAINS.get(cause.kind, frozenset()):
+        return False
+    if symptom.severity == "critical" and cause.severity != "critical":
+        return False
+    ours, theirs = cause.subject, symptom.subject
+    if symptom.kind in ENDPOINTS:
+        # A cause that takes everybody's slots, locks or way in hurts every service; one inside a service only its own.
+        return cause.kind not in {"pool_starvation", "leak", "endpoint_down"} or _agree(
+            ours.application, theirs.application
+        )
+    pairs = [(ours.user, theirs.user), (ours.database, theirs.database)]
+    if symptom.kind in {"leak", "pool_starvation", "idle_in_transaction"} and cause.kind in {"leak", "pool_starvation"}:
+        pairs.append((ours.application, theirs.application))
+    return all(_agree(mine, other) for mine, other in pairs)
+
+
+def _agree(ours: str | None, theirs: str | None) -> bool:
+    return ours is None or theirs is None or ours == theirs
