@@ -4,20 +4,13 @@ Nothing is faked but the pager: PostgreSQL, the daemon as a process, Prometheus 
 files that ship in alerts/; only their addresses are put in place.
 """
 
-import json
 import re
-import shutil
-import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,82 +18,10 @@ import psycopg2
 import pytest
 
 from batsignal.drills.embedded import EmbeddedServer
+from paging import ALERTS, Pager, alerting, answers, free_port, process, wait_for
 
-ALERTS = Path(__file__).parents[2] / "alerts"
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 SLOTS_GONE_SECONDS = 158.0  # (97 usable - 17 others - our own) / 0.5
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - addresses of our own
-            return response.status == 200
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-def knows_alertmanager(prometheus_port: int) -> bool:
-    """Whether an alert that fires now is sent: one that fires earlier is dropped, and sent again a minute later."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{prometheus_port}/api/v1/alertmanagers", timeout=2) as response:
-            return bool(json.load(response)["data"]["activeAlertmanagers"])
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-@dataclass
-class Pager:
-    """A webhook receiver that remembers what it got, and when."""
-
-    port: int
-    calls: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
-
-    def pages(self, receiver: str) -> list[tuple[float, dict[str, Any]]]:
-        return [
-            (at, alert)
-            for at, path, body in list(self.calls)
-            if path == f"/{receiver}"
-            for alert in body["alerts"]
-            if alert["status"] == "firing"
-        ]
-
-
-@contextmanager
-def pager() -> Iterator[Pager]:
-    record = Pager(free_port())
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            record.calls.append((time.time(), self.path, body))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", record.port), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield record
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def named_in_rules() -> set[str]:
@@ -116,75 +37,20 @@ def served(url: str) -> set[str]:
 
 
 @contextmanager
-def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    try:
-        yield running
-    finally:
-        running.terminate()
-        try:
-            running.wait(10)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
-
-
-def put_addresses(folder: Path, *, daemon: int, alertmanager: int, webhook: int) -> None:
-    """Copy the shipped files and change nothing in them but addresses."""
-    for file in ALERTS.glob("*.yml"):
-        shutil.copy(file, folder)
-    for name, old, new in (
-        ("prometheus.yml", "127.0.0.1:9988", f"127.0.0.1:{daemon}"),
-        ("prometheus.yml", "127.0.0.1:9093", f"127.0.0.1:{alertmanager}"),
-        ("alertmanager.yml", "http://127.0.0.1:9095", f"http://127.0.0.1:{webhook}"),
-    ):
-        text = (folder / name).read_text()
-        assert old in text, f"{name} names {old}"
-        (folder / name).write_text(text.replace(old, new))
-
-
-@contextmanager
 def stack(folder: Path, database_port: int) -> Iterator[tuple[Pager, str]]:
-    """Run daemon, Prometheus, Alertmanager and pager; yields the pager and the daemon's URL."""
-    daemon, prometheus, alertmanager = free_port(), free_port(), free_port()
+    """Run the daemon and all that stands behind it; yields the pager and the daemon's URL."""
+    port = free_port()
     config = folder / "batsignal.yml"
     config.write_text(
         f"servers:\n  - {{name: db1, dsn: 'postgresql://batsignal@127.0.0.1:{database_port}/postgres'}}\n"
-        f"endpoints:\n  - {{name: itself, url: 'http://127.0.0.1:{daemon}/-/healthy'}}\n"
+        f"endpoints:\n  - {{name: itself, url: 'http://127.0.0.1:{port}/-/healthy'}}\n"
     )
-    with ExitStack() as running:
-        record = running.enter_context(pager())
-        put_addresses(folder, daemon=daemon, alertmanager=alertmanager, webhook=record.port)
-        url = f"http://127.0.0.1:{daemon}"
-        for name, command in {
-            "alertmanager": [
-                "prometheus-alertmanager",
-                f"--config.file={folder / 'alertmanager.yml'}",
-                f"--storage.path={folder / 'alertmanager'}",
-                f"--web.listen-address=127.0.0.1:{alertmanager}",
-                "--cluster.listen-address=",
-            ],
-            "daemon": [
-                sys.executable,
-                "-m",
-                "batsignal",
-                "run",
-                f"--config.file={config}",
-                f"--web.listen-address=127.0.0.1:{daemon}",
-            ],
-            "prometheus": [
-                "prometheus",
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{prometheus}",
-            ],
-        }.items():
-            running.enter_context(process(command, folder / f"{name}.log"))
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "batsignal", "run", f"--config.file={config}"]
+    with process([*command, f"--web.listen-address=127.0.0.1:{port}"], folder / "daemon.log"):
         wait_for(lambda: answers(f"{url}/-/ready"), 20, "the daemon is ready")
-        wait_for(lambda: answers(f"http://127.0.0.1:{alertmanager}/-/ready"), 20, "Alertmanager is ready")
-        wait_for(lambda: knows_alertmanager(prometheus), 30, "Prometheus has found Alertmanager")
-        yield record, url
+        with alerting(folder, port) as record:
+            yield record, url
 
 
 class Leak:
