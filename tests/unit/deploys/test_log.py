@@ -69,3 +69,17 @@ def test_servers_that_tick_at_once_lose_no_deploy(log: DeployLog) -> None:
     for thread in threads:
         thread.join()
     assert len(log.known) == 80
+
+
+def test_a_marked_deploy_is_known_at_once_and_told_once(log: DeployLog) -> None:
+    marked = Deploy(service="web", version="2", at=T)
+    assert log.mark(marked) == (marked, True)
+    assert log.mark(Deploy(service="web", version="2", at=T + 30)) == (marked, False)
+    assert log.known == (marked,)
+    assert log.add(look("db1", 5)) == (marked,)
+
+
+def test_deploys_of_an_earlier_life_are_known_oldest_first() -> None:
+    earlier = [Deploy(service="web", version=str(n), at=T - n) for n in range(DEPLOYS_KEPT + 5)]
+    log = DeployLog(ApplicationPattern(re.compile(APPLICATION_PATTERN)), known=earlier)
+    assert [deploy.version for deploy in log.known] == [str(n) for n in reversed(range(DEPLOYS_KEPT))]

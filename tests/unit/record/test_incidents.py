@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from batsignal.detect.signal import DeployRef, Event, Finding, Subject
-from batsignal.record.incidents import Incidents
+from batsignal.record.incidents import ABSENCE_SECONDS, RESUME_SECONDS, Incidents
 
 T = 1_760_000_000.0
 
@@ -165,3 +165,90 @@ def test_signal_reads_as_the_contract_has_it(ticks: Ticks) -> None:
     assert set(told["subject"]) == {
         *("application", "version", "user", "database", "client", "query_id", "endpoint", "pool", "limit", "blocker"),
     }
+
+
+def left_lit(*findings: Finding, left_at: float, looked: float) -> tuple[Ticks, list[Event]]:
+    """Return a second life that begins at `looked`, after one that looked last at `left_at` with these lit."""
+    first = Ticks()
+    first.t = left_at - 1.0
+    raised = first.tick(*findings)
+    second = Ticks()
+    second.incidents.resume(first.incidents.signals, left_at=left_at)
+    second.t = looked - 1.0
+    return second, raised
+
+
+def test_what_an_earlier_life_left_lit_goes_on_as_the_same_incident_once_it_is_found_again() -> None:
+    second, (raised,) = left_lit(LEAK, left_at=T, looked=T + 5)
+    assert not second.tick()
+    assert not second.incidents.signals  # it may have ended meanwhile
+    second.t = T + 40
+    (event,) = second.tick(replace(LEAK, since=T + 10, subject=Subject(application="web", version="2")))
+    assert (event.event, event.signal.id, event.signal.detected) == ("updated", raised.signal.id, T)
+    assert event.signal.raised_as == LEAK.subject
+    assert event.signal.finding.since == LEAK.since
+    assert event.signal.finding.subject.version == "2"
+    second.tick(replace(LEAK, since=T + 10))
+    assert second.incidents.signals[0].finding.since == LEAK.since
+
+
+def test_an_onset_that_is_known_to_be_earlier_than_an_earlier_life_knew_counts() -> None:
+    second, _ = left_lit(LEAK, left_at=T, looked=T + 5)
+    (event,) = second.tick(replace(LEAK, since=T - 90))
+    assert event.signal.finding.since == T - 90
+
+
+def test_the_same_again_after_its_end_is_another_incident_with_its_own_onset() -> None:
+    second, (raised,) = left_lit(LEAK, left_at=T, looked=T + 5)
+    second.tick(LEAK)
+    (cleared,) = second.tick()
+    assert (cleared.event, cleared.signal.id) == ("cleared", raised.signal.id)
+    (again,) = second.tick(replace(LEAK, since=T + 6))
+    assert (again.event, again.signal.finding.since) == ("raised", T + 6)
+    assert again.signal.id != raised.signal.id
+
+
+def test_what_is_not_found_again_is_cleared_as_ended_after_a_while() -> None:
+    second, (raised,) = left_lit(LEAK, left_at=T, looked=T + 5)
+    second.tick()
+    second.t = T + 4 + RESUME_SECONDS
+    assert not second.tick()
+    (event,) = second.tick()
+    assert (event.event, event.reason, event.signal.id) == ("cleared", "ended", raised.signal.id)
+    assert not second.tick()
+
+
+def test_after_a_long_absence_what_began_during_it_is_an_incident_of_its_own() -> None:
+    second, (raised,) = left_lit(LEAK, left_at=T, looked=T + ABSENCE_SECONDS + 1)
+    new, ended = second.tick(replace(LEAK, since=T + 100))
+    assert (new.event, ended.event, ended.reason) == ("raised", "cleared", "ended")
+    assert (ended.signal.id, new.signal.id != raised.signal.id) == (raised.signal.id, True)
+
+
+@pytest.mark.parametrize(("absence", "since"), [(ABSENCE_SECONDS, T + 100), (86_400.0, LEAK.since)])
+def test_a_short_absence_or_an_onset_before_it_makes_it_the_same_incident(absence: float, since: float) -> None:
+    second, (raised,) = left_lit(LEAK, left_at=T, looked=T + absence)
+    (event,) = second.tick(replace(LEAK, since=since))
+    assert (event.event, event.signal.id) == ("updated", raised.signal.id)
+
+
+def test_a_symptom_that_an_earlier_life_left_lit_is_superseded_by_the_cause_that_is_found() -> None:
+    second, (raised,) = left_lit(SATURATION, left_at=T, looked=T + 5)
+    new, gone = second.tick(LEAK, superseded={SATURATION_KEY: LEAK_KEY})
+    assert (new.event, new.signal.finding.kind) == ("raised", "leak")
+    assert (gone.event, gone.reason, gone.by, gone.signal.id) == (
+        "cleared",
+        "superseded",
+        new.signal.id,
+        raised.signal.id,
+    )
+
+
+def test_a_clock_that_steps_back_prolongs_the_wait_for_what_was_left_lit_by_no_more_than_the_step() -> None:
+    second, _ = left_lit(LEAK, left_at=T, looked=T + 5)
+    second.tick()
+    second.t = T - 3600
+    assert not second.tick()
+    second.t += RESUME_SECONDS
+    (event,) = second.tick()
+    assert event.event == "cleared"
