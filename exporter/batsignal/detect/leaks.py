@@ -18,6 +18,7 @@ from statistics import median
 from batsignal.config import Thresholds
 from batsignal.detect import lost as losses
 from batsignal.detect import wording
+from batsignal.detect.blame import versions_of
 from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.window import Origin, Track, Window
@@ -307,6 +308,8 @@ class LeakDetector:
                 *_where(train),
             ),
             summary=f"{who} leaks connections: {train.lost} held, +{wording.rate(rate)}; {left}",
+            undo=_undo(subject),
+            versions=versions_of(track.origin.key.version for track in train.tracks),
         )
 
 
@@ -393,6 +396,14 @@ def _subject(train: _Train) -> Subject:
         client=wording.common(key.client for key in keys),
         query_id=wording.common(track.session.statement_id for track in train.tracks),
     )
+
+
+def _undo(subject: Subject) -> str:
+    """Say what ends it when no deploy is known that brought it."""
+    does_not = "it does not give its connections back."
+    if subject.application is not None:
+        return f"Restart or roll back {wording.culprit(subject)}: {does_not}"
+    return f"Find the application of {wording.culprit(subject)} and restart it: {does_not}"
 
 
 def _where(train: _Train) -> Iterator[str]:

@@ -69,7 +69,9 @@ class Finding:
     move. `exhaustion_seconds` is infinite when nothing runs out. `database_healthy` is None when nothing is known.
     `fading` says that it is no longer so and only held, so as not to flap: a signal may stay lit by it, none is raised.
     `harmless_at` is when the same (the same statement, say) was last seen to do no harm: a deploy before it is not the
-    cause. None when it was never seen before.
+    cause. None when it was never seen before. `versions` are those of the culprit's sessions, where they differ or not
+    (`blame.versions_of`): what an older version does too came with no deploy of a newer one. `undo` is what to undo as
+    long as no deploy is known, whose roll-back takes its place; `action` is what else to do.
     """
 
     kind: Kind
@@ -84,8 +86,10 @@ class Finding:
     evidence: tuple[str, ...] = ()
     summary: str = ""
     action: str = ""
+    undo: str = ""
     fading: bool = False
     harmless_at: float | None = None
+    versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

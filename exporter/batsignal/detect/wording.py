@@ -31,9 +31,11 @@ def duration(seconds: float) -> str:
 def rate(per_second: float) -> str:
     """Spell a rate in the unit that keeps it readable.
 
-    >>> [rate(r) for r in (0.5, 12, 1 / 45, 1 / 240)]
-    ['0.5/s', '12/s', '1.3/min', '15/h']
+    >>> [rate(r) for r in (0.5, 12, 1234.5, 1 / 45, 1 / 240)]
+    ['0.5/s', '12/s', '1234/s', '1.3/min', '15/h']
     """
+    if per_second >= 10:  # noqa: PLR2004 - two digits before the point are enough
+        return f"{per_second:.0f}/s"
     if per_second >= 0.1:  # noqa: PLR2004 - below it, a rate a second has only zeros to show
         return f"{per_second:.2g}/s"
     if per_second * 60 >= 1:

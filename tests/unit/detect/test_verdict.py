@@ -8,7 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batsignal.config import APPLICATION_PATTERN, Thresholds
-from batsignal.detect.verdict import Judge
+from batsignal.detect.blame import Blame
+from batsignal.detect.health import Health
+from batsignal.detect.signal import DeployRef, Finding, Kind, Subject
+from batsignal.detect.verdict import Judge, told
 from batsignal.record.incidents import Incidents
 from batsignal.snapshot import (
     FAILURE_REASONS,
@@ -81,21 +84,31 @@ def test_deploy_that_came_after_the_onset_is_not_blamed(world: Any, watcher: Any
 # -- the health of the database ----------------------------------------------------------------------------------------
 
 
-def test_slow_ping_is_not_called_healthy(world: Any) -> None:
-    looks = leaking(world)
-    slow = [*looks[:-1], replace(looks[-1], ping_seconds=0.4)]
-    ((found,),) = judged(slow)[-1:]
+def slowed(looks: list[Snapshot], last: int) -> list[Snapshot]:
+    return [*looks[:-last], *(replace(look, ping_seconds=0.4) for look in looks[-last:])]
+
+
+def test_database_that_answers_slowly_is_not_called_healthy(world: Any) -> None:
+    ((found,),) = judged(slowed(leaking(world), 5))[-1:]
     assert found.database_healthy is False
     assert "Do not restart" not in found.action
     assert "ping 0.4 s (usually 0.4 ms), no lock waits" in found.evidence
+    assert "the database is not well: it answers slowly" in found.evidence
 
 
-def test_many_lock_waits_are_not_called_healthy(world: Any) -> None:
+@pytest.mark.parametrize(("slow", "is_healthy"), [(2, True), (3, False)])
+def test_one_late_answer_is_no_verdict(world: Any, slow: int, is_healthy: bool) -> None:
+    ((found,),) = judged(slowed(leaking(world), slow))[-1:]
+    assert found.database_healthy is is_healthy
+
+
+@pytest.mark.parametrize(("waiting", "is_healthy"), [(2, True), (3, False)])
+def test_lock_waits_that_nobody_is_named_for_are_not_called_healthy(world: Any, waiting: int, is_healthy: bool) -> None:
     looks = leaking(world)
-    waiting = tuple(replace(session, wait_event_type="Lock") for session in looks[-1].sessions[:3])
-    ((found,),) = judged([*looks[:-1], replace(looks[-1], sessions=waiting + looks[-1].sessions[3:])])[-1:]
-    assert found.database_healthy is False
-    assert "ping 0.4 ms, 3 sessions waiting for locks" in found.evidence
+    blocked = tuple(replace(session, wait_event_type="Lock") for session in looks[-1].sessions[:waiting])
+    ((found,),) = judged([*looks[:-1], replace(looks[-1], sessions=blocked + looks[-1].sessions[waiting:])])[-1:]
+    assert found.database_healthy is is_healthy
+    assert f"ping 0.4 ms, {waiting} sessions waiting for locks" in found.evidence
 
 
 def test_health_is_unknown_without_a_ping_or_an_answer(world: Any) -> None:
@@ -106,6 +119,36 @@ def test_health_is_unknown_without_a_ping_or_an_answer(world: Any) -> None:
     ((found,),) = judged([*looks, failed])[-1:]
     assert found.database_healthy is None
     assert "Do not restart" not in found.action
+
+
+WELL, ILL = Health(healthy=True, evidence=("ping 0.4 ms, no lock waits",)), Health(healthy=False)
+
+
+def bare(kind: Kind, **facts: Any) -> Finding:
+    return Finding(kind=kind, key=("x",), severity="critical", subject=Subject(application="web"), since=0.0, **facts)
+
+
+def test_action_undoes_the_deploy_first_then_says_what_else_and_what_not() -> None:
+    deploy = DeployRef(service="web", version="2.4.0", at=0.0, previous="2.3.9")
+    leak = bare("leak", undo="Restart web.")
+    assert told(leak, WELL, Blame(deploy=deploy)).action == (
+        "Roll back web to 2.3.9. Do not restart the database: it is healthy."
+    )
+    assert told(leak, WELL, Blame()).action == "Restart web. Do not restart the database: it is healthy."
+    pileup = bare("query_pileup", action="Cancel the statement.")
+    assert told(pileup, Health(), Blame(deploy=deploy)).action == "Roll back web to 2.3.9. Cancel the statement."
+
+
+def test_lock_queue_in_a_healthy_database_says_what_its_sessions_wait_for() -> None:
+    assert told(bare("lock_pileup"), WELL, Blame()).action == (
+        "Do not restart the database: it is healthy. Its sessions wait for one another."
+    )
+
+
+def test_pileup_that_takes_the_processor_says_that_a_restart_is_no_cure() -> None:
+    assert told(bare("query_pileup"), ILL, Blame()).action.startswith("A restart of the database is no cure")
+    assert told(bare("query_pileup"), Health(), Blame()).action == ""
+    assert told(bare("saturation"), ILL, Blame()).action == ""
 
 
 def test_exhaustion_of_the_server_is_that_of_its_nearest_cause(world: Any, pattern: ApplicationPattern) -> None:

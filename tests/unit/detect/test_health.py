@@ -1,0 +1,178 @@
+import re
+from typing import Any
+
+import pytest
+
+from batsignal.config import APPLICATION_PATTERN
+from batsignal.detect.health import HealthWatch
+from batsignal.detect.signal import Finding, Kind, Subject
+from batsignal.detect.window import Window
+from batsignal.snapshot import ApplicationPattern, Counters, HostLoad, Session, Slots, Snapshot
+
+T = 1_760_000_000.0
+
+
+class Looks:
+    """A watch that is shown one look a second."""
+
+    def __init__(self) -> None:
+        self.watch = HealthWatch()
+        self.window = Window(ApplicationPattern(re.compile(APPLICATION_PATTERN)))
+        self.t = T
+        self.committed = 0
+
+    def look(self, seconds: int = 1, *, calm: bool = True, commits: int | None = 100, **facts: Any) -> "Looks":
+        for _ in range(seconds):
+            self.t += 1
+            self.committed += commits or 0
+            counters = None if commits is None else Counters(xact_commit=self.committed)
+            self.window.add(Snapshot(server="db1", t=self.t, **{"ping_seconds": 0.0004, "counters": counters} | facts))
+            self.watch.learn(self.window, calm=calm)
+        return self
+
+    def said(self, kind: Kind = "leak", *, locks_explained: bool = False) -> Any:
+        finding = Finding(kind=kind, key=("x",), severity="critical", subject=Subject(), since=T)
+        checkup = self.watch.check_up(self.window)
+        return None if checkup is None else checkup.of(finding, locks_explained=locks_explained)
+
+
+@pytest.fixture
+def looks() -> Looks:
+    return Looks()
+
+
+def at_work(t: float, wait: str | None, *, count: int = 6, seconds: float = 10.0, statements: int = 6) -> Any:
+    return tuple(
+        Session(
+            pid=n,
+            backend_start=T,
+            state="active",
+            query_start=t - seconds,
+            wait_event_type=wait,
+            query_id=str(n % statements),
+        )
+        for n in range(count)
+    )
+
+
+def test_quick_answers_and_commits_that_go_on_are_healthy(looks: Looks) -> None:
+    health = looks.look(400).said()
+    assert health.healthy is True
+    assert health.evidence == ("ping 0.4 ms, no lock waits", "commits go on: 100/s (usually 100/s)")
+
+
+def test_nothing_is_known_without_a_timed_answer(looks: Looks) -> None:
+    assert looks.look(10, ping_seconds=None).said() is None
+
+
+def test_no_way_in_says_nothing_of_health(looks: Looks) -> None:
+    health = looks.look(10).said("database_unreachable")
+    assert (health.healthy, health.evidence) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("usual", "now", "is_healthy"),
+    [(0.0004, 0.05, True), (0.0004, 0.051, False), (0.02, 0.2, True), (0.02, 0.21, False)],
+)
+def test_slow_is_over_50_ms_and_ten_times_the_usual(looks: Looks, usual: float, now: float, is_healthy: bool) -> None:
+    looks.look(400, ping_seconds=usual)
+    assert looks.look(5, ping_seconds=now).said().healthy is is_healthy
+
+
+def test_what_is_seen_while_something_is_lit_does_not_become_usual(looks: Looks) -> None:
+    looks.look(400)
+    looks.look(3600, calm=False, ping_seconds=0.4)
+    assert looks.said().healthy is False
+
+
+def test_baseline_outlives_a_restart(looks: Looks) -> None:
+    memory = looks.look(400, ping_seconds=0.03).watch.remembered()
+    reborn = Looks()
+    reborn.watch.recall(memory)
+    assert reborn.look(5, ping_seconds=0.25).said().healthy is True
+    assert Looks().look(5, ping_seconds=0.25).said().healthy is True
+    assert reborn.look(5, ping_seconds=0.35).said().healthy is False
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {},
+        {"ping_seconds": 1, "commits_per_second": []},
+        {"ping_seconds": ["x"], "commits_per_second": []},
+        {"ping_seconds": [-1], "commits_per_second": []},
+        {"ping_seconds": [float("nan")], "commits_per_second": []},
+    ],
+)
+def test_memory_that_does_not_fit_is_refused(looks: Looks, memory: Any) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        looks.watch.recall(memory)
+    assert looks.watch.remembered() == HealthWatch().remembered()
+
+
+@pytest.mark.parametrize(("count", "seconds", "is_healthy"), [(3, 5.0, False), (2, 5.0, True), (3, 4.9, True)])
+def test_three_who_wait_long_for_locks_are_not_well(looks: Looks, count: int, seconds: float, is_healthy: bool) -> None:
+    looks.look(9).look(sessions=at_work(T + 10, "Lock", count=count, seconds=seconds))
+    assert looks.said().healthy is is_healthy
+
+
+def test_lock_waits_are_no_illness_once_somebody_is_named_for_them(looks: Looks) -> None:
+    looks.look(9).look(sessions=at_work(T + 10, "Lock"))
+    assert looks.said(locks_explained=True).healthy is True
+    assert looks.said("lock_pileup").healthy is True
+    assert looks.said("idle_in_transaction").healthy is True
+    assert "ping 0.4 ms, 6 sessions waiting for locks" in looks.said("lock_pileup").evidence
+
+
+def test_server_whose_disks_hang_is_not_well_however_quick_its_ping(looks: Looks) -> None:
+    looks.look(400)
+    for _ in range(30):
+        looks.look(commits=1, sessions=at_work(looks.t + 1, "IO"))
+    assert looks.said().healthy is False
+    assert "the database is not well: 6 sessions wait for its disks, its memory or a standby" in looks.said().evidence
+    assert any(one.startswith("commits have nearly stopped: ") for one in looks.said().evidence)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"commits": 50}, {"commits": None}, {"statements": 1}, {"seconds": 4.0}, {"count": 2}]
+)
+def test_busy_disks_are_no_illness_while_commits_go_on_or_one_statement_waits(
+    looks: Looks, facts: dict[str, Any]
+) -> None:
+    commits = facts.pop("commits", 1)
+    looks.look(400)
+    for _ in range(30):
+        looks.look(commits=commits, sessions=at_work(looks.t + 1, "IO", **facts))
+    assert looks.said().healthy is True
+
+
+def test_counters_that_were_reset_are_no_stop(looks: Looks) -> None:
+    looks.look(400)
+    looks.committed = 0
+    looks.look(15)
+    assert looks.said().healthy is True
+
+
+@pytest.mark.parametrize(("used", "is_healthy"), [(0.96, True), (0.97, False)])
+def test_host_without_memory_is_not_well(looks: Looks, used: float, is_healthy: bool) -> None:
+    host = HostLoad(cpu_ratio=0.31, memory_used_ratio=used, load1=1.0, cpu_count=2)
+    health = looks.look(9, host=host).said()
+    assert health.healthy is is_healthy
+    assert f"its host: processor 31% busy, memory {used:.0%} used" in health.evidence
+
+
+def test_full_server_that_answers_is_alive(looks: Looks) -> None:
+    looks.look(9, slots=Slots(max=9, superuser_reserved=3), sessions=at_work(T, None))
+    assert looks.said().healthy is True
+    assert "every slot is taken, and the server answers: it is full, but alive" in looks.said().evidence
+
+
+def test_clock_that_steps_back_begins_the_minute_anew(looks: Looks) -> None:
+    looks.look(400)
+    looks.t -= 3600
+    assert looks.look(400).said().healthy is True
+
+
+def test_memory_is_bounded(looks: Looks) -> None:
+    looks.look(10_000)
+    assert all(len(values) <= 60 for values in looks.watch.remembered().values())
