@@ -12,6 +12,8 @@ from batsignal.snapshot import ApplicationPattern, Deploy, Session, Snapshot
 
 # A version without a session for this long is gone; less is a restart or a quiet minute of a service without a pool.
 VERSION_GONE_SECONDS = 600.0
+# The old version, the new one, a canary, and the old side of a blue/green pair; of what is more, none is a version.
+VERSIONS_AT_ONCE_MOST = 4
 SERVICES_MOST = 2000
 VERSIONS_MOST = 50
 DEPLOYS_KEPT = 100
@@ -48,12 +50,25 @@ class VersionWatch:
             last_seen = service.last_seen.get(version)
             known_others = any(other != version for other in service.last_seen)
             is_new = last_seen is None or snapshot.t - last_seen > VERSION_GONE_SECONDS
-            if is_new and known_others and not first_look:
+            if is_new and known_others and not first_look and not _is_no_version(service, snapshot.t):
                 found.append(Deploy(service=name, version=version, at=oldest, previous=_previous(service, version)))
             service.last_seen[version] = snapshot.t
             service.sessions[version] = count
             _forget_old_versions(service)
         return tuple(found)
+
+    def previous(self, name: str, version: str) -> str | None:
+        """Return the version of a service that was seen last beside this one; None when none was."""
+        services = [known[name] for known in self._services.values() if name in known]
+        seen = {other: service.last_seen[other] for service in services for other in service.last_seen}
+        seen.pop(version, None)
+        return max(seen, key=seen.__getitem__, default=None)
+
+
+def _is_no_version(service: _Service, t: float) -> bool:
+    """Whether what stands where versions do is something else, a host's or a job's name: too many of them run."""
+    running = sum(t - seen <= VERSION_GONE_SECONDS for seen in service.last_seen.values())
+    return running >= VERSIONS_AT_ONCE_MOST
 
 
 def _versions(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 from batsignal.deploys.find import DEPLOYS_KEPT, VERSION_GONE_SECONDS, VersionWatch
 from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
@@ -24,8 +25,10 @@ class DeployLog:
     def add(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
         """Take in one look and return every deploy known after it."""
         with self._lock:
-            for deploy in (*snapshot.deploys, *self._watch.add(snapshot)):
+            for deploy in snapshot.deploys:
                 self._take(deploy)
+            for deploy in self._watch.add(snapshot):
+                self._take(deploy, is_seen=True)
             return self._known
 
     def mark(self, deploy: Deploy) -> tuple[Deploy, bool]:
@@ -36,13 +39,42 @@ class DeployLog:
             known = next((one for one in self._known if _is_same(deploy, one)), deploy)
             return known, self._known != before
 
-    def _take(self, deploy: Deploy) -> None:
-        if not any(_is_same(deploy, known) for known in self._known):
-            self._known = tuple(sorted((*self._known, deploy), key=lambda one: one.at)[-DEPLOYS_KEPT:])
+    def _take(self, deploy: Deploy, *, is_seen: bool = False) -> None:
+        """Take in a deploy, one and the same with what is known of it; `is_seen` in what sessions call themselves."""
+        if deploy.previous is None:
+            deploy = replace(deploy, previous=self._previous(deploy))
+        known = next((one for one in self._known if _is_same(deploy, one)), None)
+        if known is not None:
+            deploy = replace(
+                known,
+                # It began when the first of them says so: a pipeline may tell when it begins or when it is done.
+                at=min(deploy.at, known.at),
+                version=deploy.version if is_seen else known.version,
+                previous=known.previous or deploy.previous,
+            )
+        others = (one for one in self._known if one is not known)
+        self._known = tuple(sorted((*others, deploy), key=lambda one: one.at)[-DEPLOYS_KEPT:])
+
+    def _previous(self, deploy: Deploy) -> str | None:
+        """Return what ran before a deploy that does not say so: as sessions showed it, else the deploy before it."""
+        shown = self._watch.previous(deploy.service, deploy.version)
+        if shown is not None:
+            return shown
+        before = [one.version for one in self._known if one.service == deploy.service and one.at < deploy.at]
+        return next((version for version in reversed(before) if _plain(version) != _plain(deploy.version)), None)
 
 
 def _is_same(deploy: Deploy, known: Deploy) -> bool:
-    """Whether two servers' sessions show the same deploy of one service."""
-    return (deploy.service, deploy.version) == (known.service, known.version) and abs(
-        deploy.at - known.at
-    ) <= VERSION_GONE_SECONDS
+    """Whether two servers' sessions, or sessions and a pipeline, tell of the same deploy of one service."""
+    if deploy.service != known.service or _plain(deploy.version) != _plain(known.version):
+        return False
+    return abs(deploy.at - known.at) <= VERSION_GONE_SECONDS
+
+
+def _plain(version: str) -> str:
+    """Return a version without the `v` that tags have and names do not.
+
+    >>> _plain("v2.4.0"), _plain("vnext")
+    ('2.4.0', 'vnext')
+    """
+    return version[1:] if version[:1] in {"v", "V"} and version[1:2].isdigit() else version

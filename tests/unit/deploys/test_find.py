@@ -117,6 +117,14 @@ def test_memory_of_services_stays_bounded(looks: Looks, monkeypatch: pytest.Monk
     assert len(looks.watch._services["db1"]) == 5
 
 
+def test_names_of_hosts_where_versions_stand_are_no_deploys(looks: Looks) -> None:
+    hosts = [f"celery@host-{n}" for n in range(4)]
+    looks.look(0, *hosts)
+    assert not looks.look(10, *hosts, "celery@host-4")
+    looks.look(20, *(f"web@{n}" for n in range(3)))
+    assert looks.look(30, "web@3")
+
+
 NAMES = st.none() | st.text(max_size=63) | st.sampled_from(["web@1", "web@2", "@", "web@", "@1", "a@b@c"])
 
 

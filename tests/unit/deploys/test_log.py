@@ -1,5 +1,6 @@
 import re
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_deploys_stand_in_order_of_time(log: DeployLog) -> None:
 
 def test_only_the_newest_are_kept(log: DeployLog) -> None:
     for n in range(DEPLOYS_KEPT + 30):
-        log.add(look("db1", n, f"web@{n}"))
+        log.add(look("db1", n * 700, f"web@{n}"))
     assert len(log.known) == DEPLOYS_KEPT
     assert log.known[-1].version == str(DEPLOYS_KEPT + 29)
 
@@ -61,7 +62,7 @@ def test_servers_that_tick_at_once_lose_no_deploy(log: DeployLog) -> None:
     def tick(server: str) -> None:
         begin.wait()
         for n in range(11):
-            log.add(look(server, n, f"{server}@{n}"))
+            log.add(look(server, n * 700, f"{server}@{n}"))
 
     threads = [threading.Thread(target=tick, args=(server,)) for server in servers]
     for thread in threads:
@@ -83,3 +84,33 @@ def test_deploys_of_an_earlier_life_are_known_oldest_first() -> None:
     earlier = [Deploy(service="web", version=str(n), at=T - n) for n in range(DEPLOYS_KEPT + 5)]
     log = DeployLog(ApplicationPattern(re.compile(APPLICATION_PATTERN)), known=earlier)
     assert [deploy.version for deploy in log.known] == [str(n) for n in reversed(range(DEPLOYS_KEPT))]
+
+
+def test_deploy_that_was_marked_and_seen_is_one_since_the_first_that_says_so(log: DeployLog) -> None:
+    log.add(look("db1", 0, "web@1"))
+    log.add(look("db1", 40, "web@2"))
+    marked = Deploy(service="web", version="2", at=T + 20)
+    assert log.add(look("db1", 300, "web@2", deploys=(marked,))) == (
+        Deploy(service="web", version="2", at=T + 20, previous="1"),
+    )
+    assert log.mark(replace(marked, at=T + 90))[1] is False
+
+
+def test_version_is_spelled_as_sessions_spell_it(log: DeployLog) -> None:
+    log.add(look("db1", 0, "web@1.9"))
+    log.mark(Deploy(service="web", version="v2.0", at=T + 5))
+    log.add(look("db1", 30, "web@2.0"))
+    assert log.known == (Deploy(service="web", version="2.0", at=T + 5, previous="1.9"),)
+
+
+def test_marked_deploy_learns_what_ran_before_it(log: DeployLog) -> None:
+    log.add(look("db1", 0, "web@1", "billing"))
+    assert log.mark(Deploy(service="web", version="2", at=T + 5))[0].previous == "1"
+    assert log.mark(Deploy(service="billing", version="7", at=T + 6))[0].previous is None
+    assert log.mark(Deploy(service="billing", version="8", at=T + 7))[0].previous == "7"
+
+
+def test_same_version_deployed_again_much_later_is_another_deploy(log: DeployLog) -> None:
+    log.mark(Deploy(service="web", version="2", at=T))
+    assert log.mark(Deploy(service="web", version="2", at=T + 601))[1] is True
+    assert len(log.known) == 2
