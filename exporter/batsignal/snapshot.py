@@ -129,6 +129,8 @@ class Session:
     backend_xid: str | None = None
     backend_xmin: str | None = None
     leader_pid: int | None = None
+    code: str | None = None
+    """Where in the application the statement comes from, as its comment says: `controller=users action=show`."""
 
     @property
     def key(self) -> tuple[int, float | None]:

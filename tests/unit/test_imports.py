@@ -45,6 +45,7 @@ LAYERS: dict[str, Layer] = {
     "batsignal.__main__": Layer(ours=("batsignal.cli",)),
     "batsignal.errors": Layer(),
     "batsignal.snapshot": Layer(banned=WORLD, is_pure=True),
+    "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(
         ours=("batsignal.errors", "batsignal.config_source", "batsignal.config_wording"),
         third_party=frozenset({"psycopg2", "pydantic", "pydantic_core", "yaml"}),
@@ -65,12 +66,18 @@ LAYERS: dict[str, Layer] = {
     "batsignal.record.incidents": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
     "batsignal.record.tally": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
     "batsignal.record.*": Layer(
-        ours=("batsignal.snapshot", "batsignal.detect.signal", "batsignal.record", "batsignal.errors")
+        ours=(
+            *("batsignal.snapshot", "batsignal.code_path", "batsignal.detect.signal", "batsignal.record"),
+            "batsignal.errors",
+        )
     ),
     "batsignal.deploys.find": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
     "batsignal.deploys.*": Layer(ours=("batsignal.snapshot", "batsignal.deploys")),
     "batsignal.poll.*": Layer(
-        ours=("batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll", "batsignal.__version__"),
+        ours=(
+            *("batsignal.snapshot", "batsignal.code_path", "batsignal.config", "batsignal.errors", "batsignal.poll"),
+            "batsignal.__version__",
+        ),
         third_party=DRIVERS,
     ),
     "batsignal.expose.*": Layer(

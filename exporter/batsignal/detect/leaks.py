@@ -413,3 +413,6 @@ def _where(train: _Train) -> Iterator[str]:
     query = wording.common(track.session.query for track in train.tracks)
     if query:
         yield f"last statement of each: {query[:120]}"
+    code = wording.code_paths(track.session.code for track in train.tracks)
+    if code:
+        yield code

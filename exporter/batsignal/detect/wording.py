@@ -1,6 +1,7 @@
 """Numbers as people say them at 3 a.m.; nothing here decides anything."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -82,6 +83,25 @@ def culprit(subject: Subject) -> str:
         return f"{subject.application}@{subject.version}" if subject.version else subject.application
     name = f"user {subject.user}" if subject.user else "an unnamed user"
     return f"{name} from {subject.client}" if subject.client else name
+
+
+def code_paths(codes: Iterable[str | None]) -> str | None:
+    """Say which code the sessions' statements come from, the two most frequent; None when no statement tells.
+
+    >>> code_paths(["controller=users", "controller=users"])
+    'code path: controller=users'
+    >>> code_paths(["job=Mail", "controller=users", None, "job=Mail"])
+    'code path: job=Mail (2 of 4), controller=users (1 of 4)'
+    """
+    counted = Counter(codes)
+    total = counted.total()
+    del counted[None]
+    if not counted:
+        return None
+    often = counted.most_common(2)
+    if often[0][1] == total:
+        return f"code path: {often[0][0]}"
+    return "code path: " + ", ".join(f"{code} ({count} of {total})" for code, count in often)
 
 
 def common(values: Iterable[_T]) -> _T | None:

@@ -7,7 +7,7 @@ before, so that whoever comes after can tell by identity, and no text is normali
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from batsignal.poll.statements import normalise
+from batsignal.poll.statements import read
 from batsignal.snapshot import CLIENT_BACKEND, Session
 
 Row = tuple[Any, ...]
@@ -109,7 +109,7 @@ def _session(known: Row, text: str | None, before: Session | None) -> Session:
     (wait_event_type, wait_event, query_id, backend_type, xid, xmin, leader_pid) = known[10:_TEXT]
     datname, usename, blocked_by = known[_TEXT:]
     same = before if before is not None and before.backend_start == start else None
-    query = normalise(text) if text else (same.query if same else None)
+    query, code = read(text) if text else (same.query, same.code) if same else (None, None)
     return Session(
         pid=pid,
         backend_start=start,
@@ -131,6 +131,7 @@ def _session(known: Row, text: str | None, before: Session | None) -> Session:
         backend_xid=xid,
         backend_xmin=xmin,
         leader_pid=leader_pid,
+        code=code,
     )
 
 

@@ -10,6 +10,8 @@ Source: "Lexical Structure" in PostgreSQL's manual.
 import re
 from functools import lru_cache
 
+from batsignal import code_path
+
 # Runs of what is shown as it is: words that are no prefix of a string, spaces, operators that begin no comment. A word
 # is taken whole, so that a digit, a quote or a $ inside or behind it is told from the beginning of a literal.
 _SHOWN = re.compile(
@@ -46,6 +48,38 @@ _LIST = re.compile(r"\?(?: ?, ?\?)+")
 _ROWS = re.compile(r"\(\?\)(?: ?, ?\(\?\))+")
 
 _LONGEST = 1000
+# Behind a text that is whole this is shown so; within a literal, a name or a comment it is not.
+_PROBE, _PROBE_SHOWN = " |1;", "|?;"
+
+
+def read(text: str) -> tuple[str, str | None]:
+    """Return the statement as `normalise` does, and the code path that its comment names.
+
+    The comment differs from request to request (it carries a trace), the statement before it does not: it is what is
+    cached.
+
+    >>> read("SELECT 'x' /*action='show',traceparent='00-17-01'*/")
+    ('SELECT ?', 'action=show')
+    """
+    parts = code_path.split(text)
+    if parts is None:
+        return normalise(text), None
+    before, comment, after = parts
+    shown, is_whole = _outside(before)
+    if not is_whole:
+        return normalise(text), None  # no comment, it is part of a literal
+    if after and not after.isspace():
+        shown = normalise(f"{before} {after}")
+    return shown, code_path.spell(comment)
+
+
+@lru_cache(maxsize=1024)
+def _outside(text: str) -> tuple[str, bool]:
+    """Return the beginning of a statement, normalised, and whether it ends outside of every literal and comment."""
+    flat = _flat(text + _PROBE)
+    if not flat.endswith(_PROBE_SHOWN):
+        return "", False
+    return _cut(flat.removesuffix(_PROBE_SHOWN)), True
 
 
 # Raw texts are held here, up to a few kB each.
@@ -60,6 +94,14 @@ def normalise(text: str) -> str:
     >>> normalise("SELECT 'cut in the mid")
     'SELECT ?'
     """
+    return _cut(_flat(text))
+
+
+def _cut(flat: str) -> str:
+    return flat[:_LONGEST].strip()
+
+
+def _flat(text: str) -> str:
     parts: list[str] = []
     position = 0
     while position < len(text):
@@ -75,7 +117,7 @@ def normalise(text: str) -> str:
             parts.append(text[position : position + 1])
             position += 1
     flat = " ".join("".join(parts).split())
-    return _ROWS.sub("(?)", _LIST.sub("?", flat))[:_LONGEST].strip()
+    return _ROWS.sub("(?)", _LIST.sub("?", flat))
 
 
 def _replacement(text: str, token: re.Match[str]) -> tuple[str, int]:

@@ -26,6 +26,7 @@ ROW_TEXTS = (
     "backend_type",
     "backend_xid",
     "backend_xmin",
+    "code",
 )
 ROW_INSTANTS = ("backend_start", "xact_start", "query_start", "state_change")
 

@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from operator import attrgetter, itemgetter
 from typing import Any
 
+from batsignal import code_path
 from batsignal.record.recording_fields import INSTANT_MOST, Fault, Fields, expected, instant, pids, text, whole
 from batsignal.record.recording_format import ROW_INSTANTS, ROW_TEXTS
 from batsignal.snapshot import CLIENT_BACKEND, Session
@@ -63,6 +64,7 @@ class _Unfrozen:
             self.backend_xid,
             self.backend_xmin,
             self.leader_pid,
+            self.code,
         ) = values
 
     def frozen(self) -> Session:
@@ -79,6 +81,9 @@ class RowReader:
 
     def session(self, row: Fields) -> Session:
         """Return a row as a session; raises Fault. Rows are client backends where they do not say otherwise."""
+        query = row.get("query")
+        if type(query) is str and "/*" in query:
+            row = _untagged(row, query)
         whole_row = {**_DEFAULTS, **row}
         values = _values_of_row(whole_row)
         types = tuple(map(type, values))
@@ -103,6 +108,15 @@ class RowReader:
         if len(self._right) < _TYPE_PATTERNS_MOST:
             self._right.add(types)
         return True
+
+
+def _untagged(row: Fields, query: str) -> Fields:
+    """Return a row that somebody recorded with the statement's tags in it as we record it: as its code path."""
+    parts = code_path.split(query)
+    if parts is None or not code_path.has_tags(parts[1]):
+        return row
+    before, comment, after = parts
+    return {"code": code_path.spell(comment)} | row | {"query": f"{before.rstrip()} {after.strip()}".strip()}
 
 
 def _read_with_care(row: Fields) -> Session:

@@ -81,6 +81,15 @@ def test_deploy_that_came_after_the_onset_is_not_blamed(world: Any, watcher: Any
     assert watcher.at(120).deploy is None
 
 
+def test_leak_names_the_code_that_its_sessions_last_ran(world: Any) -> None:
+    coded = [
+        replace(look, sessions=tuple(replace(one, code="controller=users action=show") for one in look.sessions))
+        for look in leaking(world)
+    ]
+    ((found,),) = judged(coded)[-1:]
+    assert "code path: controller=users action=show" in found.evidence
+
+
 # -- the health of the database ----------------------------------------------------------------------------------------
 
 

@@ -72,6 +72,15 @@ def test_row_becomes_a_session_with_names_and_without_literals(reader: RowReader
     )
 
 
+def test_code_path_in_a_statements_comment_is_kept_as_long_as_its_text(reader: RowReader) -> None:
+    (session,) = read(reader, row(text="SELECT 1 /*controller='users',traceparent='00-17-01'*/"))
+    assert (session.query, session.code) == ("SELECT ?", "controller=users")
+    (session,) = read(reader, row(text=None, wait_event="WalSync"), t=T + 1)
+    assert (session.query, session.code) == ("SELECT ?", "controller=users")
+    (session,) = read(reader, row(text="SELECT 2", query_start=T), t=T + 2)
+    assert session.code is None
+
+
 def test_own_session_and_servers_own_processes_are_left_out(reader: RowReader) -> None:
     rows = [
         row(pid=OWN_PID),

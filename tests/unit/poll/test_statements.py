@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batsignal.poll.statements import normalise
+from batsignal.poll import statements
+from batsignal.poll.statements import normalise, read
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,64 @@ def test_any_text_gives_one_line_without_a_literals_digit(text: str) -> None:
 @given(st.text(max_size=300))
 def test_no_text_at_all_is_an_error(text: str) -> None:
     normalise(text)
+
+
+# -- the code path -----------------------------------------------------------------------------------------------------
+
+
+def tagged(statement: str, trace: int = 1) -> str:
+    return f"{statement} /*action='show',controller='users',traceparent='00-{trace:032x}-01'*/"
+
+
+def test_code_path_is_read_and_the_statement_is_what_it_is_without() -> None:
+    assert read(tagged("SELECT * FROM users WHERE id = 7")) == (
+        "SELECT * FROM users WHERE id = ?",
+        "controller=users action=show",
+    )
+    assert read("/*controller='users'*/ SELECT 1") == ("SELECT ?", "controller=users")
+    assert read("SELECT 1 /*controller='users'*/;") == ("SELECT ? ;", "controller=users")
+    assert read("SELECT 1") == ("SELECT ?", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INSERT INTO log VALUES ('x /*controller=''hunter2''*/",
+        "INSERT INTO log VALUES ($$x /*controller='hunter2'*/",
+        "INSERT INTO log VALUES ($a$x /*controller='hunter2'*/",
+        r"INSERT INTO log VALUES (E'x\' /*controller=hunter2*/",
+        r"INSERT INTO log VALUES ('x\', ' /*controller=''hunter2''*/",
+        "SELECT \"x /*controller='hunter2'*/",
+        "SELECT 1 -- x /*controller='hunter2'*/",
+        "SELECT 1 /* x /*controller='hunter2'*/",
+        "SELECT U&'x /*controller=''hunter2''*/",
+        "SELECT B'1 /*controller=''hunter2''*/",
+    ],
+)
+def test_what_looks_like_tags_within_a_literal_a_name_or_a_comment_is_not_read(text: str) -> None:
+    assert read(text) == (normalise(text), None)
+
+
+@given(
+    st.lists(PIECES | LITERALS.map(lambda literal: literal.format("x")), max_size=8),
+    st.sampled_from(["", ";", " ; ", "\n"]),
+    st.integers(0, 80),
+)
+def test_tags_change_nothing_of_the_statement(pieces: list[str], after: str, cut: int) -> None:
+    text = tagged("".join(pieces)) + after
+    assert read(text)[0] == normalise(text)
+    shorter = text[: max(len(text) - cut, 0)]
+    assert read(shorter)[0] == normalise(shorter)
+
+
+@given(st.text(alphabet="'\"\\$/*-eEU&N.,()? 1a_=:", max_size=80))
+def test_tags_change_nothing_of_any_text(text: str) -> None:
+    for one in (text, f"{text} /*action='x'*/", f"/*action='x'*/{text}"):
+        assert read(one)[0] == normalise(one)
+
+
+def test_traces_that_differ_do_not_empty_the_cache() -> None:
+    statements._outside.cache_clear()
+    for trace in range(500):
+        read(tagged("SELECT * FROM users WHERE id = $1", trace))
+    assert statements._outside.cache_info().misses == 1

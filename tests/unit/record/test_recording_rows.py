@@ -32,6 +32,7 @@ WHOLE_ROW: dict[str, Any] = {
     "backend_xid": "7",
     "backend_xmin": "6",
     "leader_pid": 9,
+    "code": "controller=users action=show",
 }
 
 
@@ -47,6 +48,15 @@ def test_every_column_lands_in_the_field_of_its_name(row: dict[str, Any]) -> Non
 def test_every_column_lands_in_the_field_of_its_name_on_the_quick_way_too() -> None:
     row = {name: value for name, value in WHOLE_ROW.items() if name not in {"blocked_by", "leader_pid"}}
     assert RowReader().session(row) == Session(**row)
+
+
+def test_tags_that_somebody_left_in_a_recorded_statement_are_read_as_its_code_path() -> None:
+    row = {"pid": 1, "backend_start": T, "state": "idle", "query": "SELECT $1 /*action='show',traceparent='00-1-01'*/"}
+    session = RowReader().session(row)
+    assert (session.query, session.code) == ("SELECT $1", "action=show")
+    assert RowReader().session(row | {"code": "action=edit"}).code == "action=edit"
+    untagged = row | {"query": "SELECT /* why */ 1 /* because */"}
+    assert RowReader().session(untagged) == Session(pid=1, backend_start=T, state="idle", query=untagged["query"])
 
 
 def test_a_session_that_was_read_is_a_session_like_any_other() -> None:
