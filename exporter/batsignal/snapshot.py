@@ -31,6 +31,9 @@ VIEWS: tuple[View, ...] = View.__args__  # type: ignore[attr-defined]
 
 CLIENT_BACKEND = "client backend"
 
+# PostgreSQL's own limit is 63 bytes; what is longer came by another way.
+NAME_LONGEST = 63
+
 # Names that a driver or a shell gives by itself: they say what was linked, not who it is.
 UNNAMED = frozenset(
     name.casefold()
@@ -38,15 +41,27 @@ UNNAMED = frozenset(
         "",
         "psql",
         "PostgreSQL JDBC Driver",
+        "pgjdbc",
+        "pgjdbc-ng",
+        "r2dbc-postgresql",
+        "vertx-pg-client",
         "psycopg",
         "psycopg2",
+        "psycopg3",
         "asyncpg",
+        "aiopg",
         "pg8000",
         "Npgsql",
         "node-postgres",
+        "pg",
         "postgres.js",
         "pgx",
+        "pq",
+        "lib/pq",
         "libpq",
+        "libpqxx",
+        "tokio-postgres",
+        "postgrex",
         "psqlodbc",
         "[unknown]",
         "unknown",
@@ -85,14 +100,27 @@ class ApplicationPattern:
 # Names repeat from session to session and from tick to tick; bounded, because hostile ones do not.
 @lru_cache(maxsize=20_000)
 def _split(regex: re.Pattern[str], application_name: str | None) -> Application:
-    name = (application_name or "").strip()
+    name = _printable(application_name or "")
     if name.casefold() in UNNAMED:
         return Application(service=None, version=None)
     match = regex.search(name)
     if match is None:
         return Application(service=name, version=None)
     groups = match.groupdict()
-    return Application(service=groups.get("service") or name, version=groups.get("version") or None)
+    # A pattern may match nothing at all of a name, or only blanks.
+    service, version = ((groups.get(group) or "").strip() for group in ("service", "version"))
+    return Application(service=service or name, version=version or None)
+
+
+def _printable(name: str) -> str:
+    """Return a name as it can be shown on one line, a label or a page.
+
+    The server cuts names at 63 bytes, maybe within a character; other servers, poolers and recordings let through what
+    they like. What cannot be printed (line breaks, control and direction marks, halves of characters) is `?`, as
+    PostgreSQL itself does it.
+    """
+    cut = name.rstrip("\ufffd").strip()[:NAME_LONGEST]
+    return cut if cut.isprintable() else "".join(char if char.isprintable() else "?" for char in cut)
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,7 @@ from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.deploys.log import DeployLog
 from batsignal.detect.signal import Event
 from batsignal.detect.verdict import Judge, Verdict
-from batsignal.detect.wording import clock_time
+from batsignal.detect.wording import clock_time, date
 from batsignal.errors import UnreachableError
 from batsignal.record.incidents import Incidents
 from batsignal.record.recording import read
@@ -26,8 +26,8 @@ def replay(path: str, *, spelling: str) -> int:
     """Print the events of a recording, a line each; raises RecordingError with the line's number."""
     events = list(events_of(Path(path)))
     try:
-        for event in events:
-            print(json.dumps(event.as_json()) if spelling == "json" else _sentence(event))
+        for line in map(_json, events) if spelling == "json" else _sentences(events):
+            print(line)
         sys.stdout.flush()
     except OSError as exc:
         raise UnreachableError(f"standard output does not take the events: {exc.strerror or exc}") from exc
@@ -60,8 +60,19 @@ class Life:
         return judge_look(self._judge, self.incidents, snapshot, self.deploys.add(snapshot))
 
 
-def _sentence(event: Event) -> str:
-    return " ".join(_parts(event))
+def _json(event: Event) -> str:
+    return json.dumps(event.as_json())
+
+
+def _sentences(events: Iterable[Event]) -> Iterator[str]:
+    """Yield a line for each event, and the day before the first of each."""
+    told = None
+    for event in events:
+        day = date(event.t)
+        if day != told:
+            yield day
+        told = day
+        yield " ".join(_parts(event))
 
 
 def _parts(event: Event) -> Iterable[str]:

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from batsignal.detect.signal import Finding, Key, Kind
 
 ENDPOINTS: frozenset[Kind] = frozenset({"endpoint_down", "endpoint_slow"})
+WITHIN_A_SERVICE: frozenset[Kind] = frozenset({"pool_starvation", "leak", "endpoint_down"})
+# An onset is found looking back, and may be told a little late.
+ONSET_SLACK_SECONDS = 120.0
 
 # What a cause explains, where application, user and database agree as far as both are known. It goes one way only, so
 # that behind every symptom stands a cause that is said.
@@ -52,17 +55,28 @@ def explains(cause: Finding, symptom: Finding) -> bool:
         return False
     if symptom.severity == "critical" and cause.severity != "critical":
         return False
+    return _reaches_endpoint(cause, symptom) if symptom.kind in ENDPOINTS else _is_of_the_same(cause, symptom)
+
+
+def _reaches_endpoint(cause: Finding, symptom: Finding) -> bool:
+    """Whether an endpoint may suffer from a cause; one that failed long before has another."""
+    if symptom.since < cause.since - ONSET_SLACK_SECONDS:
+        return False
+    # A cause that takes everybody's slots, locks or way in hurts every service; one inside a service only its own.
+    return cause.kind not in WITHIN_A_SERVICE or _agree(cause.subject.application, symptom.subject.application)
+
+
+def _is_of_the_same(cause: Finding, symptom: Finding) -> bool:
+    """Whether both are about the same client in the same database, as far as that is known."""
     ours, theirs = cause.subject, symptom.subject
-    if symptom.kind in ENDPOINTS:
-        # A cause that takes everybody's slots, locks or way in hurts every service; one inside a service only its own.
-        return cause.kind not in {"pool_starvation", "leak", "endpoint_down"} or _agree(
-            ours.application, theirs.application
-        )
-    pairs = [(ours.user, theirs.user), (ours.database, theirs.database)]
-    if symptom.kind in {"leak", "pool_starvation", "idle_in_transaction"} and cause.kind in {"leak", "pool_starvation"}:
-        pairs.append((ours.application, theirs.application))
-    return all(_agree(mine, other) for mine, other in pairs)
+    if not _agree(ours.database, theirs.database):
+        return False
+    if cause.kind == "lock_pileup" and symptom.kind != "idle_in_transaction":
+        return True  # its subject is the blocker, and whoever waits for it is somebody else
+    if symptom.kind == "idle_in_transaction" and not _agree(ours.blocker, theirs.blocker):
+        return False
+    return _agree(ours.application, theirs.application) and _agree(ours.user, theirs.user)
 
 
-def _agree(ours: str | None, theirs: str | None) -> bool:
+def _agree(ours: str | int | None, theirs: str | int | None) -> bool:
     return ours is None or theirs is None or ours == theirs

@@ -53,6 +53,15 @@ def clock_time(instant: float) -> str:
     return datetime.fromtimestamp(instant, UTC).strftime("%H:%M:%S UTC")
 
 
+def date(instant: float) -> str:
+    """Spell the day of an instant in UTC.
+
+    >>> date(1760000600.0)
+    '2025-10-09'
+    """
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d")
+
+
 def milliseconds(seconds: float) -> str:
     """Spell a short duration.
 

@@ -18,24 +18,24 @@ from batsignal.snapshot import Deploy, Session, Slots, Snapshot
 T = 1_760_000_000.0
 
 
-def lost(second: int, **facts: Any) -> Session:
+def lost(second: int, started: float = T, **facts: Any) -> Session:
     """Return a session that was used once, right after it was opened."""
-    start = T + second - 0.5
+    start = started + second - 0.5
     return Session(
         **{"pid": 1000 + second, "backend_start": start, "state": "idle", "state_change": start + 0.1, "usename": "web"}
         | facts
     )
 
 
-def leak(path: Path, seconds: int = 120) -> Path:
+def leak(path: Path, seconds: int = 120, start: float = T) -> Path:
     """Record a service that opens a session every two seconds, uses each once and gives none back."""
     writer = RecordingWriter(path, server="db1", interval_seconds=1.0)
     sessions: list[Session] = []
     for second in range(seconds):
         if second >= 10 and second % 2 == 0:
-            sessions.append(lost(second, application_name="web@2.4.0"))
+            sessions.append(lost(second, start, application_name="web@2.4.0"))
         slots = Slots(max=100, superuser_reserved=3)
-        writer.write(Snapshot(server="db1", t=T + second, sessions=tuple(sessions), slots=slots, own_sessions=1))
+        writer.write(Snapshot(server="db1", t=start + second, sessions=tuple(sessions), slots=slots, own_sessions=1))
     writer.close()
     return path
 
@@ -48,6 +48,19 @@ def test_a_leak_in_a_recording_is_called_with_its_culprit(tmp_path: Path, capsys
     assert first["signal"]["subject"]["application"] == "web"
     assert first["t"] <= T + 10 + 45
     assert [event["t"] for event in events] == sorted(event["t"] for event in events)
+
+
+def test_the_day_stands_before_its_first_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def day_of(lines: list[str]) -> list[str]:
+        return [line for line in lines if re.fullmatch(r"\d{4}-\d\d-\d\d", line)]
+
+    replay(str(leak(tmp_path / "leak.jsonl")), spelling="text")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2025-10-09"
+    assert day_of(lines) == lines[:1]
+    midnight = (T // 86_400 + 1) * 86_400
+    replay(str(leak(tmp_path / "midnight.jsonl", seconds=200, start=midnight - 80)), spelling="text")
+    assert day_of(capsys.readouterr().out.splitlines()) == ["2025-10-09", "2025-10-10"]
 
 
 def test_the_same_recording_gives_the_same_events_to_the_byte(

@@ -114,3 +114,12 @@ def test_same_version_deployed_again_much_later_is_another_deploy(log: DeployLog
     log.mark(Deploy(service="web", version="2", at=T))
     assert log.mark(Deploy(service="web", version="2", at=T + 601))[1] is True
     assert len(log.known) == 2
+
+
+def test_version_that_is_cut_off_in_the_name_is_the_one_that_was_marked(log: DeployLog) -> None:
+    name = f"web@2.4.0-{'a' * 80}"
+    log.add(look("db1", 0, "web@2.3.9"))
+    log.mark(Deploy(service="web", version=name.removeprefix("web@"), at=T + 5))
+    log.mark(Deploy(service="web", version="2.4.0", at=T + 6))
+    log.add(look("db1", 30, name[:63]))
+    assert [deploy.version for deploy in log.known] == [name[:63].removeprefix("web@"), "2.4.0"]

@@ -1,0 +1,117 @@
+from typing import Any
+
+import pytest
+
+from batsignal.detect.causes import ENDPOINTS, EXPLAINS, causes_first, explains
+from batsignal.detect.signal import KINDS, Finding, Kind, Severity, Subject
+
+T = 1_760_000_000.0
+
+
+def found(kind: Kind, severity: Severity = "critical", since: float = T, **subject: Any) -> Finding:
+    return Finding(kind=kind, key=(kind,), severity=severity, subject=Subject(**subject), since=since)
+
+
+# Row by row what a cause silences; everything else it leaves alone.
+TABLE: dict[Kind, set[Kind]] = {
+    "database_unreachable": {"endpoint_down", "endpoint_slow", "pool_starvation"},
+    "lock_pileup": {
+        *("endpoint_down", "endpoint_slow", "saturation", "pool_starvation", "query_pileup", "idle_in_transaction")
+    },
+    "query_pileup": {"endpoint_down", "endpoint_slow", "saturation", "pool_starvation"},
+    "storm": {"endpoint_down", "endpoint_slow", "saturation"},
+    "pool_starvation": {"endpoint_down", "endpoint_slow", "leak"},
+    "leak": {"endpoint_down", "endpoint_slow", "saturation", "idle_in_transaction"},
+    "saturation": {"endpoint_down", "endpoint_slow"},
+    "endpoint_down": {"endpoint_slow"},
+    "endpoint_slow": set(),
+    "idle_in_transaction": set(),
+}
+
+
+@pytest.mark.parametrize("cause", KINDS)
+@pytest.mark.parametrize("symptom", KINDS)
+def test_cause_silences_its_symptoms_and_nothing_else(cause: Kind, symptom: Kind) -> None:
+    assert explains(found(cause), found(symptom)) == (symptom in TABLE[cause])
+
+
+def test_nothing_is_its_own_cause_however_far_around() -> None:
+    def reached(kind: Kind, seen: tuple[Kind, ...] = ()) -> None:
+        assert kind not in seen
+        for symptom in EXPLAINS.get(kind, frozenset()):
+            reached(symptom, (*seen, kind))
+
+    for kind in KINDS:
+        reached(kind)
+
+
+@pytest.mark.parametrize(
+    ("cause", "symptom"), [(cause, symptom) for cause in KINDS for symptom in sorted(EXPLAINS.get(cause, ()))]
+)
+def test_cause_that_can_wait_does_not_silence_a_symptom_that_cannot(cause: Kind, symptom: Kind) -> None:
+    assert not explains(found(cause, "warning"), found(symptom, "critical"))
+    assert explains(found(cause, "warning"), found(symptom, "warning"))
+
+
+PAIRS_OF_ONE_CLIENT = [
+    (cause, symptom)
+    for cause in KINDS
+    for symptom in sorted(EXPLAINS.get(cause, ()))
+    if symptom not in ENDPOINTS and (cause != "lock_pileup" or symptom == "idle_in_transaction")
+]
+
+
+@pytest.mark.parametrize(("cause", "symptom"), PAIRS_OF_ONE_CLIENT)
+@pytest.mark.parametrize("key", ["application", "user", "database"])
+def test_cause_silences_only_what_is_of_the_same_client_as_far_as_that_is_known(
+    cause: Kind, symptom: Kind, key: str
+) -> None:
+    assert not explains(found(cause, **{key: "web"}), found(symptom, **{key: "billing"}))
+    assert explains(found(cause, **{key: "web"}), found(symptom, **{key: "web"}))
+    assert explains(found(cause, **{key: "web"}), found(symptom))
+    assert explains(found(cause), found(symptom, **{key: "web"}))
+
+
+@pytest.mark.parametrize("symptom", ["saturation", "pool_starvation", "query_pileup"])
+def test_blocker_is_another_than_those_who_wait_for_it(symptom: Kind) -> None:
+    blocker = found("lock_pileup", application="migrate", user="admin", database="shop", blocker=17)
+    assert explains(blocker, found(symptom, application="web", user="web", database="shop"))
+    assert not explains(blocker, found(symptom, application="web", user="web", database="other"))
+
+
+def test_lock_queue_silences_the_open_transaction_that_blocks_it_and_no_other() -> None:
+    blocker = found("lock_pileup", application="web", blocker=17)
+    assert explains(blocker, found("idle_in_transaction", application="web", blocker=17))
+    assert not explains(blocker, found("idle_in_transaction", application="web", blocker=18))
+    assert not explains(blocker, found("idle_in_transaction", application="billing", blocker=17))
+
+
+@pytest.mark.parametrize("cause", ["leak", "pool_starvation"])
+def test_what_is_wrong_within_a_service_silences_only_its_own_endpoint(cause: Kind) -> None:
+    assert explains(found(cause, application="web"), found("endpoint_down", application="web"))
+    assert not explains(found(cause, application="web"), found("endpoint_down", application="billing"))
+
+
+@pytest.mark.parametrize("cause", ["database_unreachable", "lock_pileup", "query_pileup", "storm", "saturation"])
+def test_what_takes_from_everybody_silences_every_endpoint(cause: Kind) -> None:
+    assert explains(found(cause, application="web"), found("endpoint_down", application="billing"))
+
+
+@pytest.mark.parametrize(("before", "is_explained"), [(120.0, True), (121.0, False)])
+def test_endpoint_that_failed_long_before_has_another_cause(before: float, is_explained: bool) -> None:
+    assert explains(found("leak"), found("endpoint_down", since=T - before)) == is_explained
+
+
+def test_what_explains_a_symptom_is_said_even_where_it_is_explained_itself() -> None:
+    lock, pileup, full = found("lock_pileup"), found("query_pileup"), found("saturation")
+    kept, superseded = causes_first([full, pileup, lock])
+    assert kept == [lock]
+    assert superseded == {
+        ("saturation", ("saturation",)): ("lock_pileup", ("lock_pileup",)),
+        ("query_pileup", ("query_pileup",)): ("lock_pileup", ("lock_pileup",)),
+    }
+
+
+def test_two_incidents_at_once_are_both_said() -> None:
+    leak, pileup = found("leak", application="web"), found("query_pileup", application="billing")
+    assert causes_first([leak, pileup]) == ([leak, pileup], {})
