@@ -160,9 +160,9 @@ class WebConfig(_Section):
 
 
 class StoreConfig(_Section):
-    """Where history will be kept; read and checked, and used from the release that keeps history."""
+    """Where history is kept, and how long. `path` is taken from the working directory; null keeps nothing."""
 
-    path: str = Field(default="batsignal.db", min_length=1, description="the path of a file")
+    path: str | None = Field(default="batsignal.db", min_length=1, description="the path of a file, or null")
     keep_days: int = Field(default=14, ge=1, le=3650, description="a whole number of days from 1 to 3650")
 
 

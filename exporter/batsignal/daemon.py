@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from batsignal import __version__
+from batsignal.chronicle import Chronicle
 from batsignal.config import Config, EndpointConfig
 from batsignal.deploys.log import DeployLog
 from batsignal.errors import ConfigError
@@ -62,10 +63,11 @@ class Daemon:
         self._cell = BoardCell(Board(version=__version__, started_at=now, config_reload_at=now))
         self._exposition = Exposition(lambda: self._cell.board)
         self._resolver = Resolver()
+        self._chronicle = Chronicle(config.store, clock=clock)
         self._deploys = DeployLog(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
         self._homes: dict[str, ServerRunner] = {}
-        self._schedule = Schedule(check=self._check_ages)
+        self._schedule = Schedule(check=self._check)
         self._prober = Prober(deliver=self._probed, clock=clock)
         app = build_app(
             board=lambda: self._cell.board,
@@ -85,6 +87,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop everything within about `STOP_SECONDS`."""
+        self._deploys = DeployLog(self._pattern(self._config), known=self._chronicle.start())
         self._prober.start()
         self._schedule.start()
         try:
@@ -107,8 +110,9 @@ class Daemon:
                 self._cell.swap(lambda board: replace(board, config_reload_ok=False, config_reload_error=text))
                 self._exposition.refresh(None)
                 return text
-            if config.web != self._config.web:
-                log.warning("a change of web takes effect at the next start", section="web")
+            for section in ("web", "store"):
+                if getattr(config, section) != getattr(self._config, section):
+                    log.warning("a change of this section takes effect at the next start", section=section)
             before, self._config = self._config, config
             self._apply(config, before=before)
             now = self._clock()
@@ -130,8 +134,8 @@ class Daemon:
         same_reading = before is not None and (
             before.application_pattern == config.application_pattern and before.metrics == config.metrics
         )
-        if not same_reading:
-            self._deploys = DeployLog(self._pattern(config))
+        if before is not None and not same_reading:
+            self._deploys = DeployLog(self._pattern(config), known=self._deploys.known)
         wanted = {server.name: server for server in config.servers}
         leaving = [
             runner for name, runner in self._runners.items() if not same_reading or wanted.get(name) != runner.config
@@ -142,6 +146,7 @@ class Daemon:
         deadline = time.monotonic() + RELOAD_SECONDS
         for runner in leaving:
             runner.close(deadline)
+        self._chronicle.watch_only(wanted)
         kept = set(self._runners)
         self._cell.swap(
             lambda board: replace(
@@ -165,6 +170,7 @@ class Daemon:
             resolver=self._resolver,
             find_deploys=self._deploys.add,
             publish=self._put_server,
+            chronicle=self._chronicle,
             recording=self._recordings.get(name),
             clock=self._clock,
         )
@@ -215,6 +221,7 @@ class Daemon:
         deploys = self._deploys.known
         news = deploys != self._cell.board.deploys
         if news:
+            self._chronicle.deployed(deploys)
             self._cell.swap(lambda board: replace(board, deploys=deploys))
         self._cell.put_server(server)
         if news:
@@ -235,6 +242,14 @@ class Daemon:
 
         self._cell.swap(add)
         self._exposition.refresh(None)
+
+    def _check(self) -> None:
+        """Look after what no tick can tell, twice a second: ticks that hang, and the disk."""
+        self._check_ages()
+        health = self._chronicle.tell()
+        if health is not self._cell.board.store:
+            self._cell.swap(lambda board: replace(board, store=health))
+            self._exposition.refresh(None)
 
     def _check_ages(self) -> None:
         """Show a server as not answering once its last answer is too old, even when its tick hangs."""
@@ -268,6 +283,7 @@ class Daemon:
                 recording.close()
             except (OSError, ValueError) as exc:
                 log.warning("recording not ended", server=name, reason=str(exc))
+        self._chronicle.stop(STOP_SECONDS / 2)
         log.info("stopped")
 
 

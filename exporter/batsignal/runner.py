@@ -4,6 +4,7 @@ Owns what a tick needs from the world and what is logged of it. It must not deci
 not judge (`detect`).
 """
 
+import json
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 import structlog
 
+from batsignal.chronicle import Chronicle
 from batsignal.config import Config, ServerConfig, Thresholds
 from batsignal.detect.signal import Event
 from batsignal.poll.host import HostPoller
@@ -25,6 +27,8 @@ from batsignal.tick import Watch, tick
 
 HOST_LOOK_SECONDS = 5.0
 PROBES_KEPT = 10_000
+# What is usual is learnt over minutes and days: a kill that loses the last minute of it loses nothing.
+REMEMBER_SECONDS = 60.0
 
 _EVENTS = {"raised": "signal raised", "updated": "signal updated", "cleared": "signal cleared"}
 
@@ -43,6 +47,7 @@ class ServerRunner:
         resolver: Resolver,
         find_deploys: Callable[[Snapshot], Iterable[Deploy]],
         publish: Callable[[ServerBoard], None],
+        chronicle: Chronicle,
         recording: RecordingWriter | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -51,6 +56,7 @@ class ServerRunner:
         self._find_deploys = find_deploys
         self._known_deploys: tuple[Deploy, ...] = ()
         self._publish = publish
+        self._chronicle = chronicle
         self._recording = recording
         self._clock = clock
         self._monotonic = monotonic
@@ -68,6 +74,8 @@ class ServerRunner:
             pattern=pattern,
             top_names=whole.metrics.top_names,
         )
+        self._go_on(whole)
+        self._remember_due = monotonic() + REMEMBER_SECONDS
         self._probes: deque[ProbeResult] = deque(maxlen=PROBES_KEPT)
         self._busy = threading.Lock()
         self._closing = False
@@ -113,7 +121,27 @@ class ServerRunner:
         self._closing = True
         if self._busy.acquire(timeout=max(deadline - self._monotonic(), 0)):
             self._poller.close()
+            self._remember()
             self._busy.release()
+
+    def _go_on(self, whole: Config) -> None:
+        """Take over what an earlier watch of this server left: what was lit, and what is usual."""
+        left = self._chronicle.watch(self.config, whole)
+        if left.looked_at is not None:
+            self._watch.incidents.resume(left.signals, left_at=left.looked_at)
+        try:
+            memory = json.loads(left.usual or "{}")
+            unfit = self._watch.judge.recall(memory)
+        except (ValueError, TypeError):
+            unfit = ("all",)
+        if unfit:
+            log.warning("what was usual is learnt anew", server=self.config.name, detectors=", ".join(unfit))
+
+    def _remember(self) -> None:
+        try:
+            self._chronicle.remember(self.config.name, self._watch.judge.remembered())
+        except Exception:  # a bug in a detector's memory must not end its watch, nor a clean stop
+            log.exception("what is usual was not kept", server=self.config.name)
 
     def _look(self) -> Snapshot:
         snapshot = self._poller.look()
@@ -144,7 +172,11 @@ class ServerRunner:
 
     def _published(self, board: ServerBoard, events: tuple[Event, ...]) -> None:
         self._publish(replace(board, tick_errors=self._errors))
+        self._chronicle.looked(self.config.name, board.snapshot, self._known_deploys, events)
         self._record(board.snapshot)
+        if self._monotonic() >= self._remember_due:
+            self._remember_due = self._monotonic() + REMEMBER_SECONDS
+            self._remember()
         self._tell(board)
         for event in events:
             signal = event.signal

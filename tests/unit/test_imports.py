@@ -98,10 +98,14 @@ LAYERS: dict[str, Layer] = {
     ),
     # The daemon's layer. What only wires may reach everything below it, but not the commands.
     "batsignal.schedule": Layer(third_party=frozenset({"apscheduler", "structlog"})),
+    "batsignal.chronicle": Layer(
+        ours=("batsignal.snapshot", "batsignal.config", "batsignal.detect", "batsignal.record"),
+        third_party=frozenset({"structlog"}),
+    ),
     "batsignal.runner": Layer(
         ours=(
             *("batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll", "batsignal.detect"),
-            *("batsignal.record", "batsignal.deploys", "batsignal.tick", "batsignal.schedule"),
+            *("batsignal.record", "batsignal.deploys", "batsignal.tick", "batsignal.schedule", "batsignal.chronicle"),
         ),
         third_party=frozenset({"structlog"}),
     ),
@@ -109,7 +113,7 @@ LAYERS: dict[str, Layer] = {
         ours=(
             *("batsignal.__version__", "batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll"),
             *("batsignal.detect", "batsignal.record", "batsignal.deploys", "batsignal.expose", "batsignal.tick"),
-            *("batsignal.runner", "batsignal.schedule"),
+            *("batsignal.runner", "batsignal.schedule", "batsignal.chronicle"),
         ),
         third_party=frozenset({"structlog"}),
     ),

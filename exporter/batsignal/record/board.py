@@ -79,8 +79,32 @@ class ServerBoard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreHealth:
+    """How it stands with what is kept on disk. Counts are since the start of the daemon.
+
+    `reason` says why nothing can be written to the store, and is None while it can; `recorder_reason` the same of the
+    flight recorders. `put_aside_last` says why a file that was there was not used, and what it is called now.
+    """
+
+    up: bool = False
+    reason: str | None = None
+    recorder_reason: str | None = None
+    errors: int = 0
+    recorder_errors: int = 0
+    dropped_writes: int = 0
+    dropped_looks: int = 0
+    put_aside: int = 0
+    put_aside_last: str | None = None
+    store_bytes: int = 0
+    recordings_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """Everything, at one moment. `servers` lists every configured server; None until its first poll has ended."""
+    """Everything, at one moment. `servers` lists every configured server; None until its first poll has ended.
+
+    `store` is None where nothing is kept on disk.
+    """
 
     version: str
     started_at: float
@@ -90,6 +114,7 @@ class Board:
     config_reload_ok: bool = True
     config_reload_at: float = 0.0
     config_reload_error: str | None = None
+    store: StoreHealth | None = None
 
     @property
     def ready(self) -> bool:

@@ -34,19 +34,26 @@ class RecordingWriter:
     """Writes one server's snapshots; facts that become known or change later stand in the tick that shows them."""
 
     def __init__(
-        self, path: Path, *, server: str, interval_seconds: float, application_pattern: str | None = None
+        self,
+        path: Path,
+        *,
+        server: str,
+        interval_seconds: float,
+        application_pattern: str | None = None,
+        is_segment: bool = False,
     ) -> None:
-        """Open the file anew; raises OSError. `application_pattern` is what the live run splits names with."""
+        """Open the file anew; raises OSError. `application_pattern` is what the live run splits names with.
+
+        A segment (gzipped) is a recording that can also follow another without its header: that is a gzip member of its
+        own, and what it says of the server the first tick says again. It can be unpacked up to the last tick.
+        """
         self._server = server
         self._interval_seconds = interval_seconds
         self._application_pattern = application_pattern
+        self._is_segment = is_segment
+        self._flush_ticks = 1 if is_segment else GZIP_FLUSH_TICKS
         self._file = path.open("wb")
-        # Half of a row's bytes are digits without a pattern: "filtered" spares short matches among them, which is 5 %.
-        self._zip = (
-            zlib.compressobj(9, zlib.DEFLATED, GZIP_WINDOW_BITS, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED)
-            if path.suffix == ".gz"
-            else None
-        )
+        self._zip = _new_zip() if is_segment or path.suffix == ".gz" else None
         self._before: dict[int, Session] | None = None
         self._facts: Fields | None = None
         self._known_deploys: tuple[Deploy, ...] = ()
@@ -76,7 +83,8 @@ class RecordingWriter:
                 application_pattern=self._application_pattern,
             )
             self._line(header | facts)
-            self._facts = facts
+            self._facts = {} if self._is_segment else facts
+            self._end_header()
         line = tick_line(self._with_new_deploys(snapshot, known_deploys))
         if snapshot.failure is None:
             line |= self._changes(snapshot)
@@ -89,6 +97,11 @@ class RecordingWriter:
         self._line(line)
         self._ticks += 1
         self._flush()
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is by now."""
+        return self._file.tell()
 
     def close(self) -> None:
         """End the file; raises OSError."""
@@ -119,6 +132,11 @@ class RecordingWriter:
             "gone": [pid for pid in before if pid not in now],
         }
 
+    def _end_header(self) -> None:
+        if self._is_segment and self._zip is not None:
+            self._file.write(self._zip.flush())
+            self._zip = _new_zip()
+
     def _line(self, content: Fields) -> None:
         line = _encode(content).encode("ascii") + b"\n"
         self._file.write(line if self._zip is None else self._zip.compress(line))
@@ -126,9 +144,14 @@ class RecordingWriter:
     def _flush(self) -> None:
         if self._zip is None:
             self._file.flush()
-        elif self._ticks % GZIP_FLUSH_TICKS == 0:
+        elif self._ticks % self._flush_ticks == 0:
             self._file.write(self._zip.flush(zlib.Z_SYNC_FLUSH))
             self._file.flush()
+
+
+def _new_zip() -> "zlib._Compress":
+    # Half of a row's bytes are digits without a pattern: "filtered" spares short matches among them, which is 5 %.
+    return zlib.compressobj(9, zlib.DEFLATED, GZIP_WINDOW_BITS, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED)
 
 
 class _Carried:

@@ -1,0 +1,94 @@
+"""What is kept of a signal, both ways: JSON in the store, and the values that an incident goes on with.
+
+Owns the reading of a SIGNAL object and what stands beside it (the finding's key, the subject at the raise). It touches
+no disk. A signal that another release wrote and this one cannot read is a ValueError.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from batsignal.detect.signal import KINDS, SEVERITIES, DeployRef, Finding, Signal, Subject
+from batsignal.snapshot import Deploy
+
+_SUBJECT = frozenset(one.name for one in fields(Subject))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What an earlier life of the daemon left of one server: what was lit, when it looked last, what was usual."""
+
+    signals: tuple[Signal, ...] = ()
+    ended: tuple[tuple[Signal, float], ...] = ()
+    """What had ended so shortly before that its recording may not be made yet, and when."""
+    looked_at: float | None = None
+    """By the server's clock."""
+    usual: str | None = None
+    """JSON, as the detectors remember it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """All that an earlier life of the daemon left."""
+
+    servers: Mapping[str, Left] = field(default_factory=dict)
+    deploys: tuple[Deploy, ...] = ()
+
+
+def text(value: object) -> str:
+    """Return JSON in ASCII: names from outside may hold what no database takes."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def key_text(signal: Signal) -> str:
+    """Return what makes a signal the same from tick to tick, as JSON."""
+    return text(signal.finding.key)
+
+
+def raised_as_text(signal: Signal) -> str:
+    """Return the subject as it was known at the raise, as JSON."""
+    return text(asdict(signal.raised_as))
+
+
+def read_signal(signal: str, key: str, raised_as: str) -> Signal:
+    """Return a kept signal; raises ValueError when it is not one that this version knows."""
+    try:
+        line: dict[str, Any] = json.loads(signal)
+        finding = _finding(line, tuple(json.loads(key)))
+        return Signal(
+            id=line["id"],
+            server=line["server"],
+            detected=float(line["detected"]),
+            raised_as=_subject(json.loads(raised_as)),
+            finding=finding,
+        )
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"not a signal of this version: {exc!r}") from exc
+
+
+def _finding(line: Mapping[str, Any], key: tuple[str, ...]) -> Finding:
+    if line["kind"] not in KINDS or line["severity"] not in SEVERITIES:
+        raise ValueError(f"not a kind or severity of this version: {line['kind']}, {line['severity']}")
+    exhaustion, deploy = line["exhaustion_seconds"], line["deploy"]
+    return Finding(
+        kind=line["kind"],
+        key=key,
+        severity=line["severity"],
+        subject=_subject(line["subject"]),
+        since=float(line["since"]),
+        sessions=int(line["sessions"]),
+        exhaustion_seconds=math.inf if exhaustion is None else float(exhaustion),
+        deploy=None
+        if deploy is None
+        else DeployRef(service=deploy["service"], version=deploy["version"], at=deploy["at"]),
+        database_healthy=line["database_healthy"],
+        evidence=tuple(line["evidence"]),
+        summary=line["summary"],
+        action=line["action"],
+    )
+
+
+def _subject(line: Mapping[str, Any]) -> Subject:
+    return Subject(**{name: value for name, value in line.items() if name in _SUBJECT})
