@@ -1,9 +1,10 @@
 """Finds deploys in what sessions say of themselves: a service's sessions begin to carry another version.
 
 The versions that run when the watch begins are where it starts from, not deploys. A version that comes back after it
-had been gone (a rollback) is a deploy again. Pure: no clock, no I/O; memory is bounded.
+had been gone (a roll-back) is a deploy again. Pure: no clock, no I/O; memory is bounded.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,11 @@ from batsignal.snapshot import ApplicationPattern, Deploy, Session, Snapshot
 
 # A version without a session for this long is gone; less is a restart or a quiet minute of a service without a pool.
 VERSION_GONE_SECONDS = 600.0
+# Sessions at every look for so long, then none for so long while another version had some: it was replaced.
+STEADY_SECONDS = 60.0
+REPLACED_SECONDS = 60.0
+# Looks that are further apart say nothing of what was between them.
+UNSEEN_SECONDS = 10.0
 # The old version, the new one, a canary, and the old side of a blue/green pair; of what is more, none is a version.
 VERSIONS_AT_ONCE_MOST = 4
 SERVICES_MOST = 2000
@@ -22,7 +28,24 @@ DEPLOYS_KEPT = 100
 @dataclass(slots=True)
 class _Service:
     last_seen: dict[str, float] = field(default_factory=dict)
+    steady_since: dict[str, float] = field(default_factory=dict)
+    """Since when a version has had sessions at every look."""
     sessions: Counter[str] = field(default_factory=Counter)
+
+    def see(self, version: str, sessions: int, t: float) -> None:
+        if t - self.last_seen.get(version, -math.inf) > UNSEEN_SECONDS:
+            self.steady_since[version] = t
+        self.last_seen[version] = t
+        self.sessions[version] = sessions
+
+    def is_new(self, version: str, t: float) -> bool:
+        """Whether a version that is seen now was never here, or had gone."""
+        seen = self.last_seen.get(version)
+        if seen is None or t - seen > VERSION_GONE_SECONDS:
+            return True
+        was_steady = seen - self.steady_since[version] >= STEADY_SECONDS
+        was_replaced = any(other > seen for name, other in self.last_seen.items() if name != version)
+        return t - seen >= REPLACED_SECONDS and was_steady and was_replaced
 
 
 class VersionWatch:
@@ -31,14 +54,14 @@ class VersionWatch:
     def __init__(self, pattern: ApplicationPattern) -> None:
         self._pattern = pattern
         self._services: dict[str, dict[str, _Service]] = {}
-        self._looked: set[str] = set()
+        self._looked: dict[str, float] = {}
 
     def add(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
         """Return the deploys that this look is the first to show; `at` is the start of the version's oldest session."""
         if snapshot.failure is not None:
             return ()
-        first_look = snapshot.server not in self._looked
-        self._looked.add(snapshot.server)
+        before = self._looked.get(snapshot.server)
+        self._looked[snapshot.server] = snapshot.t
         services = self._services.setdefault(snapshot.server, {})
         found = []
         for (name, version), (count, oldest) in _versions(self._pattern, snapshot.sessions, snapshot.t).items():
@@ -47,13 +70,13 @@ class VersionWatch:
                 if len(services) >= SERVICES_MOST:
                     continue
                 service = services[name] = _Service()
-            last_seen = service.last_seen.get(version)
             known_others = any(other != version for other in service.last_seen)
-            is_new = last_seen is None or snapshot.t - last_seen > VERSION_GONE_SECONDS
-            if is_new and known_others and not first_look and not _is_no_version(service, snapshot.t):
-                found.append(Deploy(service=name, version=version, at=oldest, previous=_previous(service, version)))
-            service.last_seen[version] = snapshot.t
-            service.sessions[version] = count
+            is_new = service.is_new(version, snapshot.t) and known_others and not _is_no_version(service, snapshot.t)
+            if is_new and before is not None:
+                # A pooler's sessions are older than the version that borrows them now: it was not there a look ago.
+                at = min(max(oldest, before), snapshot.t)
+                found.append(Deploy(service=name, version=version, at=at, previous=_previous(service, version)))
+            service.see(version, count, snapshot.t)
             _forget_old_versions(service)
         return tuple(found)
 
@@ -99,4 +122,5 @@ def _forget_old_versions(service: _Service) -> None:
     while len(service.last_seen) > VERSIONS_MOST:
         oldest = min(service.last_seen, key=service.last_seen.__getitem__)
         del service.last_seen[oldest]
+        del service.steady_since[oldest]
         del service.sessions[oldest]

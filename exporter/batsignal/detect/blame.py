@@ -76,7 +76,9 @@ def blame(finding: Finding, deploys: Sequence[Deploy], window: Window) -> Blame:
     evidence += _second_candidate(named, finding, came_first)
     if finding.subject.version is None:
         evidence += _bystanders(finding, came_first, window)
-    deploy = DeployRef(service=named.service, version=named.version, at=named.at, previous=named.previous)
+    # Nobody is sent back to what was just rolled back.
+    previous = None if _is_roll_back(named, deploys) else named.previous
+    deploy = DeployRef(service=named.service, version=named.version, at=named.at, previous=previous)
     return Blame(deploy=deploy, evidence=tuple(evidence))
 
 
@@ -98,6 +100,15 @@ def _may_have_done_it(deploy: Deploy, finding: Finding, deploys: Sequence[Deploy
     # Versions that differ, among them one from before this deploy: it did the same without it.
     later = {one.version for one in deploys if one.service == deploy.service and one.at >= deploy.at}
     return later.issuperset(finding.versions)
+
+
+def _is_roll_back(deploy: Deploy, deploys: Iterable[Deploy]) -> bool:
+    """Whether a deploy undid the one before it."""
+    return any(
+        (one.service, one.version, one.previous) == (deploy.service, deploy.previous, deploy.version)
+        and one.at <= deploy.at
+        for one in deploys
+    )
 
 
 def _second_candidate(named: Deploy, finding: Finding, came_first: Iterable[Deploy]) -> Iterable[str]:

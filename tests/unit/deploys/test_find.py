@@ -69,6 +69,44 @@ def test_rollback_to_a_version_that_was_gone_is_a_deploy_again(looks: Looks) -> 
     assert (deploy.version, deploy.previous, deploy.at) == ("1", "2", T + 601.5)
 
 
+def steadily(looks: Looks, begin: int, end: int, *applications: str) -> None:
+    for t in range(begin, end, 5):
+        assert not looks.look(t, *applications)
+
+
+@pytest.mark.parametrize(("away", "is_deploy"), [(59, False), (60, True)])
+def test_version_of_a_pool_that_comes_back_in_place_of_another_was_rolled_back_to(
+    looks: Looks, away: int, is_deploy: bool
+) -> None:
+    steadily(looks, 0, 66, "web@1")
+    assert looks.look(66, "web@2")
+    steadily(looks, 70, 65 + away, "web@2")
+    found = looks.look(65 + away, "web@1", "web@2")
+    assert [(deploy.version, deploy.previous) for deploy in found] == [("1", "2")] * is_deploy
+
+
+def test_version_that_was_away_alone_has_only_been_restarted(looks: Looks) -> None:
+    looks.look(0, "web@0")
+    looks.look(1, "web@1")
+    steadily(looks, 5, 100, "web@1")
+    steadily(looks, 100, 300, "billing@7")
+    assert not looks.look(300, "web@1")
+
+
+def test_version_that_comes_and_goes_beside_another_is_no_deploy_each_time(looks: Looks) -> None:
+    looks.look(0, "job@1", "job@2")
+    for t in range(0, 1200, 100):
+        steadily(looks, t, t + 100, "job@2")
+        assert not looks.look(t + 100, "job@1", "job@2")
+
+
+def test_pooled_session_that_is_older_than_the_version_that_borrows_it_dates_no_deploy(looks: Looks) -> None:
+    looks.look(0, ("web@1", -5000))
+    looks.look(30, ("web@1", -5000))
+    (deploy,) = looks.look(31, ("web@2", -5000))
+    assert deploy.at == T + 30
+
+
 @pytest.mark.parametrize(("away", "is_deploy"), [(599, False), (600, False), (601, True)])
 def test_version_is_gone_after_ten_minutes_without_a_session(looks: Looks, away: float, is_deploy: bool) -> None:
     looks.look(0, "web@1", "web@2")

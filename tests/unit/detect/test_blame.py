@@ -141,3 +141,10 @@ def test_unnamed_culprit_has_no_deploy_but_the_service_that_logs_in_alike_is_tol
     told = blamed(unnamed, deployed(40), sessions=[alike])
     assert told.deploy is None
     assert told.evidence == ("web@2, which logs in as the same user from the same host, was deployed 40s before, too",)
+
+
+def test_after_a_roll_back_nobody_is_sent_back_to_what_was_rolled_back() -> None:
+    away, back = deployed(400, "2", previous="1"), deployed(100, "1", previous="2")
+    named = blamed(found("endpoint_down", version=None), away, back).deploy
+    assert named is not None
+    assert (named.version, named.previous) == ("1", None)
