@@ -327,6 +327,17 @@ def test_session_that_did_not_change_is_the_same_object(
     assert seen(after, busy).query == "SELECT ? AS second"
 
 
+def test_code_path_in_a_statements_comment_is_seen_and_its_data_is_not(
+    postgres: EmbeddedServer, sessions: Any, pollers: Pollers
+) -> None:
+    connection = sessions.open(postgres)
+    execute(
+        connection, "SELECT 'hunter2' AS one /*action='show',controller='users',route='%2Fusers%2F4711',user='bob'*/"
+    )
+    session = seen(pollers.on(postgres).look(), connection)
+    assert (session.query, session.code) == ("SELECT ? AS one", "controller=users action=show route=/users/?")
+
+
 def test_statement_longer_than_what_is_fetched_is_cut_and_its_literals_hidden(
     postgres: EmbeddedServer, sessions: Any, pollers: Pollers
 ) -> None:
