@@ -81,6 +81,39 @@ def test_deploy_that_came_after_the_onset_is_not_blamed(world: Any, watcher: Any
     assert watcher.at(120).deploy is None
 
 
+def test_leak_of_the_old_version_and_the_new_one_was_not_brought_by_the_deploy(world: Any, watcher: Any) -> None:
+    world.pool("web@2.3.9", work=5, least=4)
+    world.pool("web@2.4.0", work=5, least=4, at=ONSET - 10)
+    world.leak("web@2.3.9", every=4.0, at=ONSET)
+    world.leak("web@2.4.0", every=4.0, at=ONSET + 2)
+    watcher.follow(world.looks(130))
+    assert [deploy.version for deploy in watcher.deploys.known] == ["2.4.0"]
+    found = watcher.at(130)
+    assert (found.subject.application, found.subject.version, found.deploy) == ("web", None, None)
+
+
+def test_leak_of_the_new_version_only_names_it_and_its_deploy(world: Any, watcher: Any) -> None:
+    world.pool("web@2.3.9", work=5, least=4)
+    world.pool("web@2.4.0", work=5, least=4, at=ONSET - 10)
+    world.leak("web@2.4.0", every=4.0, at=ONSET)
+    watcher.follow(world.looks(130))
+    found = watcher.at(130)
+    assert (found.subject.version, found.deploy.version, found.deploy.previous) == ("2.4.0", "2.4.0", "2.3.9")
+    assert found.action.startswith("Roll back web to 2.3.9. Do not restart the database")
+
+
+def test_deploy_that_is_told_of_later_becomes_known_in_an_update(world: Any, watcher: Any, start: float) -> None:
+    world.leak("web", every=2.0, at=ONSET)
+    late = Deploy(service="web", version="2.4.0", at=start + ONSET - 20)
+    for look in world.looks(130):
+        watcher.look(replace(look, deploys=(late,)) if int(look.t - start) == 120 else look)
+    (raised,) = watcher.raised("leak")
+    assert raised.signal.finding.deploy is None
+    updated = [event.signal for event in watcher.events if event.event == "updated" and event.signal.finding.deploy]
+    assert updated[0].finding.deploy.version == "2.4.0"
+    assert updated[0].id == raised.signal.id
+
+
 def test_leak_names_the_code_that_its_sessions_last_ran(world: Any) -> None:
     coded = [
         replace(look, sessions=tuple(replace(one, code="controller=users action=show") for one in look.sessions))
