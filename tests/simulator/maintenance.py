@@ -44,12 +44,12 @@ def maintenance(seed: int, quick: bool) -> Play:
             v.world.run(_sender(v, name, "BASE_BACKUP", v.draw.uniform(200, 500)), copies)
     tables = v.number("autovacuum_tables", 2, 12)
     for _ in range(v.number("autovacuum_workers", 1, 3)):
-        v.world.run(_autovacuum(v, tables, v.draw.uniform(20, 240)), v.draw.uniform(0, 60))
+        v.world.run(autovacuum(v, tables, v.draw.uniform(20, 240)), v.draw.uniform(0, 60))
     onset = v.amount("build_seconds_in", 120, 300)
     lasts = v.amount("build_seconds", 180, 600)
     waits = [round(v.draw.uniform(1.2, WAIT_SECONDS), 2) for _ in range(v.number("build_waits", 1, 4))]
     statement = v.pick("statement", tuple(BUILDS))
-    v.world.run(_build(v, statement, lasts, waits), v.at(onset))
+    v.world.run(build(v, statement, lasts, waits), v.at(onset))
     v.moments += [onset + 5, onset + lasts / 2]
     v.expect(4)
     _web(v, seconds)
@@ -71,7 +71,7 @@ def _sender(v: Variation, name: str, query: str, seconds: float) -> Behaviour:
         v.world.close(seat)
 
 
-def _autovacuum(v: Variation, tables: int, mean_seconds: float) -> Behaviour:
+def autovacuum(v: Variation, tables: int, mean_seconds: float) -> Behaviour:
     """Vacuum one table after the other, each in a process of its own, with rests between them."""
     while True:
         yield v.world.chance.expovariate(1 / mean_seconds)
@@ -89,7 +89,7 @@ def _autovacuum(v: Variation, tables: int, mean_seconds: float) -> Behaviour:
             v.world.close(seat)
 
 
-def _build(v: Variation, statement: str, lasts: float, waits: list[float]) -> Behaviour:
+def build(v: Variation, statement: str, lasts: float, waits: list[float]) -> Behaviour:
     """Run one long statement of an administrator, which waits now and then for somebody's transaction to end."""
     place = {"database": "shop", "query": statement}
     admin = v.knock("psql", user="postgres", client=None, **place)
@@ -117,7 +117,7 @@ def _build(v: Variation, statement: str, lasts: float, waits: list[float]) -> Be
 def short_lock_waits(seed: int, quick: bool) -> Play:
     v = Variation("short-lock-waits", seed, quick=quick)
     seconds = v.length(1800, 600)
-    crew = _Crew(v, waiters=v.number("waiters", 1, 5), every=v.amount("every_seconds", 12, 90))
+    crew = Crew(v, waiters=v.number("waiters", 1, 5), every=v.amount("every_seconds", 12, 90))
     v.world.run(crew.work(), 0.0)
     v.world.run(crew.episodes(), 5.0)
     v.moments += [seconds / 3, seconds / 2]
@@ -125,7 +125,7 @@ def short_lock_waits(seed: int, quick: bool) -> Play:
     return v.play(seconds)
 
 
-class _Crew:
+class Crew:
     """The sessions of one application that get into each other's way now and then."""
 
     def __init__(self, v: Variation, *, waiters: int, every: float) -> None:
@@ -144,8 +144,8 @@ class _Crew:
     def _free(self) -> list[Seat]:
         return [seat for seat in self._seats if seat.busy_until <= self._v.world.now and seat.rest == "idle"]
 
-    def work(self) -> Behaviour:
-        """Open the sessions, then do small things in them."""
+    def work(self, rate: float = 3.0) -> Behaviour:
+        """Open the sessions, then do small things in them, so many a second."""
         world = self._v.world
         for n in range(self._size):
             seat = self._v.knock(self._application, client=self._hosts[n % len(self._hosts)], **self._place)
@@ -153,7 +153,7 @@ class _Crew:
                 self._seats.append(seat)
             yield 0.05
         while True:
-            yield world.chance.expovariate(3.0)
+            yield world.chance.expovariate(rate)
             free = self._free()
             if free:
                 world.chance.choice(free).use(world.now, 0.02, query=self._place["query"])

@@ -104,7 +104,7 @@ def _keep_alive(v: Variation, user: str, every_seconds: float) -> Behaviour:
                 seat.use(v.world.now, 0.001)
 
 
-def _draw_people(v: Variation, count: int, arrivals: Sequence[float], leaves: Callable[[float], float]) -> list[Person]:
+def draw_people(v: Variation, count: int, arrivals: Sequence[float], leaves: Callable[[float], float]) -> list[Person]:
     tools = v.draw.sample(sorted(TOOLS), v.draw.randint(1, len(TOOLS)))
     shared_user = v.pick("shared_user", (True, False))
     one_address = v.pick("behind_one_address", (True, False))
@@ -136,7 +136,7 @@ def _draw_people(v: Variation, count: int, arrivals: Sequence[float], leaves: Ca
     return people
 
 
-def _metabase(v: Variation) -> None:
+def metabase(v: Variation) -> None:
     """A server of dashboards: a pool that grows to its fifteen while people look, and shrinks over lunch."""
     pool = v.world.pool(
         "Metabase v0.49.3 [8c1d]",
@@ -168,9 +168,9 @@ def analysts_idle(seed: int, quick: bool) -> Play:
     early = v.pick("already_parked", (0.0, 0.3, 0.8))
     arrivals = [(0.0 if n < early * count else v.draw.uniform(0, 0.8 * day)) - begins for n in range(count)]
     arrivals = [max(at, -v.draw.uniform(100, v.warm_seconds)) for at in arrivals if at < seconds]
-    _draw_people(v, len(arrivals), arrivals, lambda _: day - begins + v.draw.uniform(-0.15 * day, 600))
+    draw_people(v, len(arrivals), arrivals, lambda _: day - begins + v.draw.uniform(-0.15 * day, 600))
     if v.pick("metabase", (True, False)):
-        _metabase(v)
+        metabase(v)
     v.moments += [*v.draw.sample([at + 20 for at in arrivals], min(2, len(arrivals))), seconds / 2]
     _office(v, seconds)
     return v.play(seconds)
@@ -182,7 +182,7 @@ def analysts_arriving(seed: int, quick: bool) -> Play:
     gap = v.amount("gap_seconds", 240, 900)
     seconds = gap * (people + 1) + v.length(HOUR, 600)
     arrivals = [gap * (n + v.draw.uniform(0.1, 0.9)) for n in range(people)]
-    _draw_people(v, people, arrivals, lambda _: seconds + 600)
+    draw_people(v, people, arrivals, lambda _: seconds + 600)
     v.moments += [gap * people / 2, gap * people]
     _office(v, seconds)
     return v.play(seconds)
