@@ -42,6 +42,8 @@ TOTALS_KEPT = 8
 # A total that has not moved for longer: nothing is committed.
 TOTALS_STALE_SECONDS = 15.0
 COMMITS_LEAST = 1.0
+# What still counts as the usual flow, where nobody timed a ping: traffic itself swings by as much.
+FLOWING_RATIO = 0.3
 MEMORY_SHORT_RATIO = 0.97
 MINUTE_SECONDS = 60.0
 MINUTES_KEPT = 60
@@ -146,16 +148,16 @@ class HealthWatch:
     # -- the judgement ---------------------------------------------------------------------------------------------
 
     def check_up(self, window: Window) -> "Checkup | None":
-        """Return what the last look shows of the database; None when it failed, or nobody timed it."""
+        """Return what the last look shows of the database; None when it failed."""
         snapshot = window.snapshot
-        if snapshot is None or snapshot.t != window.t or snapshot.ping_seconds is None:
+        if snapshot is None or snapshot.t != window.t:
             return None
-        pings = list(islice(reversed(window.pings), PINGS_JUDGED))
+        pings = [] if snapshot.ping_seconds is None else list(islice(reversed(window.pings), PINGS_JUDGED))
         usual = self._ping.value
         return Checkup(
             snapshot=snapshot,
-            ping_seconds=median(pings),
-            usual_ping_seconds=median(window.pings) if usual is None else usual,
+            ping_seconds=median(pings) if pings else None,
+            usual_ping_seconds=usual if usual is not None else median(window.pings) if pings else 0.0,
             waiting=_waiting_for_locks(snapshot),
             stalled=_stalled(snapshot),
             commits_per_second=self._commits_per_second(snapshot.t),
@@ -168,7 +170,8 @@ class Checkup:
     """What one look shows of the database, before it is known what the incident is."""
 
     snapshot: Snapshot
-    ping_seconds: float
+    ping_seconds: float | None
+    """None when nobody timed it."""
     usual_ping_seconds: float
     waiting: Sequence[Session]
     """Those that wait for locks."""
@@ -185,7 +188,8 @@ class Checkup:
         evidence = [self._pulse(), *self._flow(), *self._room()]
         if ills:
             evidence.append(f"the database is not well: {'; '.join(ills)}")
-        return Health(healthy=not ills, evidence=tuple(evidence))
+        healthy = False if ills else True if self.is_alive else None
+        return Health(healthy=healthy, evidence=tuple(evidence) if healthy is not None else ())
 
     def _ills(self, *, locks_explained: bool) -> Iterator[str]:
         if self.is_slow:
@@ -199,8 +203,17 @@ class Checkup:
             yield "the host's memory is nearly used up"
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it is seen to work: it answers as quickly as ever, or, if nobody timed that, commits as ever."""
+        now, usual = self.commits_per_second, self.usual_commits_per_second
+        flows = now is not None and usual is not None and usual >= COMMITS_LEAST and now >= FLOWING_RATIO * usual
+        return not self.is_slow if self.ping_seconds is not None else flows
+
+    @property
     def is_slow(self) -> bool:
-        return self.ping_seconds > max(PING_SLOW_SECONDS, PING_SLOW_FACTOR * self.usual_ping_seconds)
+        return self.ping_seconds is not None and self.ping_seconds > max(
+            PING_SLOW_SECONDS, PING_SLOW_FACTOR * self.usual_ping_seconds
+        )
 
     @property
     def has_stopped(self) -> bool:
@@ -209,11 +222,12 @@ class Checkup:
         return now is not None and usual is not None and usual >= COMMITS_LEAST and now < STALLED_COMMITS_RATIO * usual
 
     def _pulse(self) -> str:
-        ping = f"ping {wording.milliseconds(self.ping_seconds)}"
-        if self.is_slow:
-            ping += f" (usually {wording.milliseconds(self.usual_ping_seconds)})"
         count = len(self.waiting)
-        return f"{ping}, {f'{wording.sessions(count)} waiting for locks' if count else 'no lock waits'}"
+        waits = f"{wording.sessions(count)} waiting for locks" if count else "no lock waits"
+        if self.ping_seconds is None:
+            return waits
+        usually = f" (usually {wording.milliseconds(self.usual_ping_seconds)})" if self.is_slow else ""
+        return f"ping {wording.milliseconds(self.ping_seconds)}{usually}, {waits}"
 
     def _flow(self) -> Iterator[str]:
         now, usual = self.commits_per_second, self.usual_commits_per_second

@@ -7,7 +7,7 @@ from batsignal.config import APPLICATION_PATTERN
 from batsignal.detect.health import HealthWatch
 from batsignal.detect.signal import Finding, Kind, Subject
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, Counters, HostLoad, Session, Slots, Snapshot
+from batsignal.snapshot import ApplicationPattern, Counters, HostLoad, PollFailure, Session, Slots, Snapshot
 
 T = 1_760_000_000.0
 
@@ -61,8 +61,25 @@ def test_quick_answers_and_commits_that_go_on_are_healthy(looks: Looks) -> None:
     assert health.evidence == ("ping 0.4 ms, no lock waits", "commits go on: 100/s (usually 100/s)")
 
 
-def test_nothing_is_known_without_a_timed_answer(looks: Looks) -> None:
-    assert looks.look(10, ping_seconds=None).said() is None
+def test_nothing_is_known_without_a_timed_answer_and_a_usual_flow_of_commits(looks: Looks) -> None:
+    health = looks.look(10, ping_seconds=None).said()
+    assert (health.healthy, health.evidence) == (None, ())
+    assert looks.look(10, commits=None, ping_seconds=None).said().healthy is None
+
+
+@pytest.mark.parametrize(("commits", "healthy"), [(30, True), (25, None)])
+def test_commits_as_ever_stand_in_for_a_ping_that_nobody_timed(
+    looks: Looks, commits: int, healthy: bool | None
+) -> None:
+    looks.look(400, ping_seconds=None)
+    health = looks.look(60, commits=commits, ping_seconds=None).said()
+    assert health.healthy is healthy
+    assert health.evidence == (("no lock waits", "commits go on: 30/s (usually 100/s)") if healthy else ())
+
+
+def test_failed_look_says_nothing_of_health(looks: Looks) -> None:
+    failure = PollFailure(reason="timeout", text="no answer")
+    assert looks.look(10).look(failure=failure).said() is None
 
 
 def test_no_way_in_says_nothing_of_health(looks: Looks) -> None:
