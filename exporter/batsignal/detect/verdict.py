@@ -10,14 +10,18 @@ from dataclasses import dataclass, field, replace
 
 from batsignal.config import Thresholds
 from batsignal.detect.blame import Blame, blame
+from batsignal.detect.blocking import Blocking
 from batsignal.detect.causes import causes_first
 from batsignal.detect.endpoints import EndpointDetector
 from batsignal.detect.health import LOCK_KINDS, Health, HealthWatch
 from batsignal.detect.leaks import LeakDetector
+from batsignal.detect.locks import LockDetector
 from batsignal.detect.memory import Memory, Remembering
+from batsignal.detect.pileups import PileupDetector
 from batsignal.detect.reachability import ReachabilityDetector
 from batsignal.detect.saturation import SaturationDetector
 from batsignal.detect.signal import DeployRef, Finding, Key, Kind
+from batsignal.detect.transactions import TransactionDetector
 from batsignal.detect.window import Window
 from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
 
@@ -44,6 +48,10 @@ class Judge:
         self._window = Window(pattern)
         self._leaks = LeakDetector(thresholds)
         self._saturation = SaturationDetector(thresholds)
+        self._blocking = Blocking()
+        self._locks = LockDetector(self._blocking)
+        self._transactions = TransactionDetector(self._blocking)
+        self._pileups = PileupDetector()
         self._endpoints = EndpointDetector(thresholds)
         self._reachability = ReachabilityDetector(thresholds)
         self._health = HealthWatch()
@@ -69,8 +77,12 @@ class Judge:
         """Judge one more look; `deploys` are all that are known by now."""
         window = self._window
         window.add(snapshot)
+        self._blocking.add(window)
         found = [
             *self._leaks.look(window),
+            *self._locks.look(window),
+            *self._pileups.look(window),
+            *self._transactions.look(window),
             *self._saturation.look(window),
             *self._endpoints.look(snapshot.probes),
             *self._reachability.look(snapshot),

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from batsignal.snapshot import ApplicationPattern, Session, Snapshot
+from batsignal.snapshot import Application, ApplicationPattern, Session, Snapshot
 
 # Memory is bounded by these, whatever names come by; an origin without sessions is forgotten after the time.
 ORIGINS_MOST = 20_000
@@ -182,6 +182,14 @@ class Window:
     @property
     def sessions(self) -> int:
         return len(self._tracks)
+
+    def who(self, session: Session) -> Application:
+        """Return service and version of a session, as its name tells them."""
+        return self._pattern.split(session.application_name)
+
+    def group_of(self, session: Session) -> tuple[str, ...]:
+        """Return whom a signal about this session is about: its origin's group."""
+        return self._origin_key(session).group
 
     def _open(self, session: Session) -> Track:
         opened_at = self.t if session.backend_start is None else session.backend_start

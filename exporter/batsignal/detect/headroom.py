@@ -1,0 +1,96 @@
+"""How much room a pile of sessions leaves: share of the slots, the nearest limit, and when it is reached.
+
+Owns the arithmetic that the detectors of piles share. It judges nothing.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from batsignal.detect import wording
+from batsignal.detect.signal import Subject
+from batsignal.detect.window import Window
+from batsignal.snapshot import Session
+
+# A pile to which no session was opened for so long does not grow at the moment, whatever it did before.
+STANDSTILL_SECONDS = 15.0
+# The pace is read off so many sessions at least.
+PACE_SESSIONS_LEAST = 3
+
+
+def usable(window: Window) -> int | None:
+    """Return the slots that an ordinary role can take, None when they are not known."""
+    snapshot = window.snapshot
+    return None if snapshot is None or snapshot.slots is None or not snapshot.slots.usable else snapshot.slots.usable
+
+
+def used_ratio(window: Window, sessions: Iterable[Session]) -> float:
+    """Return how full the fullest limit is that these sessions count against, 0 to 1; 0 when no limit is known."""
+    snapshot = window.snapshot
+    if snapshot is None:
+        return 0.0
+    slots = usable(window)
+    ratios = [] if slots is None else [window.used / slots]
+    sessions = list(sessions)
+    user = wording.common(session.usename for session in sessions)
+    if user is not None and snapshot.role_limits.get(user, 0) > 0:
+        ratios.append(sum(1 for one in snapshot.sessions if one.usename == user) / snapshot.role_limits[user])
+    database = wording.common(session.datname for session in sessions)
+    if database is not None and snapshot.database_limits.get(database, 0) > 0:
+        held = sum(1 for one in snapshot.sessions if one.datname == database)
+        ratios.append(held / snapshot.database_limits[database])
+    return max(ratios, default=0.0)
+
+
+def exhaustion_seconds(window: Window, sessions: Iterable[Session], since: float) -> float:
+    """Return when the server's slots run out, by the pace at which sessions were opened into a pile since its begin.
+
+    Infinite when none is opened any more, or nothing is known of the slots; 0 when none is left.
+    """
+    slots = usable(window)
+    if slots is None:
+        return math.inf
+    room = slots - window.used
+    if room <= 0:
+        return 0.0
+    opened = sorted(
+        one.backend_start for one in sessions if one.backend_start is not None and one.backend_start >= since
+    )
+    return room / pace if (pace := _pace(opened, window.t)) > 0 else math.inf
+
+
+def _pace(opened: Sequence[float], t: float) -> float:
+    if len(opened) < PACE_SESSIONS_LEAST or t - opened[-1] > STANDSTILL_SECONDS or t <= opened[0]:
+        return 0.0
+    return (len(opened) - 1) / (t - opened[0])
+
+
+def left(exhaustion: float) -> str:
+    """Say how long the slots last.
+
+    >>> left(0.0), left(90.0), left(math.inf)
+    ('no slot is left', 'slots run out in 1m30s', 'no further slots are taken now')
+    """
+    if exhaustion <= 0:
+        return "no slot is left"
+    if math.isfinite(exhaustion):
+        return f"slots run out in {wording.duration(exhaustion)}"
+    return "no further slots are taken now"
+
+
+def share(window: Window, count: int) -> str:
+    """Say what share of the slots so many sessions are; empty when nothing is known of the slots."""
+    slots = usable(window)
+    return "" if slots is None else f"{min(count / slots, 1.0):.0%} of the slots"
+
+
+def subject_of(window: Window, sessions: Iterable[Session]) -> Subject:
+    """Return what all of these sessions have in common."""
+    sessions = list(sessions)
+    who = [window.who(session) for session in sessions]
+    return Subject(
+        application=wording.common(one.service for one in who),
+        version=wording.common(one.version for one in who),
+        user=wording.common(session.usename for session in sessions),
+        database=wording.common(session.datname for session in sessions),
+        client=wording.common(session.client_addr for session in sessions),
+    )
