@@ -4,17 +4,45 @@ Owns the arithmetic that the detectors of piles share. It judges nothing.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable
 
 from batsignal.detect import wording
 from batsignal.detect.signal import Subject
 from batsignal.detect.window import Window
 from batsignal.snapshot import Session
 
-# A pile to which no session was opened for so long does not grow at the moment, whatever it did before.
-STANDSTILL_SECONDS = 15.0
-# The pace is read off so many sessions at least.
-PACE_SESSIONS_LEAST = 3
+# The pace is read off so long a time, and no less than that: it follows what a pile does now, a pool that is full by
+# now and the jobs that go on beyond it, and chance evens out (a pile takes one to six sessions a second).
+PACE_SECONDS = 12.0
+PACE_SECONDS_LEAST = 5.0
+
+
+class Pace:
+    """How fast slots are taken, net, of late. Owned by a detector, told every look."""
+
+    def __init__(self) -> None:
+        self._used: deque[tuple[float, int]] = deque()
+
+    def add(self, window: Window) -> None:
+        """Take in a look that succeeded; a gap or a clock that stepped back begins anew."""
+        if self._used and not 0 <= window.t - self._used[-1][0] <= PACE_SECONDS:
+            self._used.clear()
+        self._used.append((window.t, window.used))
+        while window.t - self._used[0][0] > PACE_SECONDS:
+            self._used.popleft()
+
+    def exhaustion_seconds(self, window: Window) -> float:
+        """Return when the server's slots run out at this pace: infinite when nothing grows, 0 when none is left."""
+        slots = usable(window)
+        if slots is None:
+            return math.inf
+        room = slots - window.used
+        if room <= 0:
+            return 0.0
+        begin, used = self._used[0] if self._used else (window.t, window.used)
+        grown, seconds = window.used - used, window.t - begin
+        return room * seconds / grown if grown > 0 and seconds >= PACE_SECONDS_LEAST else math.inf
 
 
 def usable(window: Window) -> int | None:
@@ -39,29 +67,6 @@ def used_ratio(window: Window, sessions: Iterable[Session]) -> float:
         held = sum(1 for one in snapshot.sessions if one.datname == database)
         ratios.append(held / snapshot.database_limits[database])
     return max(ratios, default=0.0)
-
-
-def exhaustion_seconds(window: Window, sessions: Iterable[Session], since: float) -> float:
-    """Return when the server's slots run out, by the pace at which sessions were opened into a pile since its begin.
-
-    Infinite when none is opened any more, or nothing is known of the slots; 0 when none is left.
-    """
-    slots = usable(window)
-    if slots is None:
-        return math.inf
-    room = slots - window.used
-    if room <= 0:
-        return 0.0
-    opened = sorted(
-        one.backend_start for one in sessions if one.backend_start is not None and one.backend_start >= since
-    )
-    return room / pace if (pace := _pace(opened, window.t)) > 0 else math.inf
-
-
-def _pace(opened: Sequence[float], t: float) -> float:
-    if len(opened) < PACE_SESSIONS_LEAST or t - opened[-1] > STANDSTILL_SECONDS or t <= opened[0]:
-        return 0.0
-    return (len(opened) - 1) / (t - opened[0])
 
 
 def left(exhaustion: float) -> str:

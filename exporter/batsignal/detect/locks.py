@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from batsignal.detect import headroom, wording
+from batsignal.detect.blame import versions_of
 from batsignal.detect.blocking import PREPARED, Blockade, Blocking
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.window import Window
@@ -44,6 +45,7 @@ class LockDetector:
 
     def __init__(self, blocking: Blocking) -> None:
         self._blocking = blocking
+        self._pace = headroom.Pace()
         self._lit: dict[tuple[str, ...], _Lit] = {}
         self._last: tuple[Finding, ...] = ()
 
@@ -53,6 +55,7 @@ class LockDetector:
             return self._last
         if window.began == window.t:
             self._lit.clear()
+        self._pace.add(window)
         seen: set[tuple[str, ...]] = set()
         for blockade in self._blocking.blockades:
             key = _key(blockade)
@@ -65,7 +68,10 @@ class LockDetector:
             seen.add(key)
             since = blockade.since if lit is None else lit.since
             worst: Severity = "critical" if "critical" in {severity, lit.severity if lit else None} else "warning"
-            self._lit[key] = _Lit(since, worst, _finding(key, blockade, since, worst, window), blockade.key[2])
+            finding = replace(
+                _finding(blockade, since, window, self._pace.exhaustion_seconds(window)), key=key, severity=worst
+            )
+            self._lit[key] = _Lit(since, worst, finding, blockade.key[2])
         self._fade(seen, window)
         self._last = tuple(lit.finding for lit in self._lit.values())
         return self._last
@@ -99,17 +105,16 @@ def _key(blockade: Blockade) -> tuple[str, ...]:
     return ("blocker", str(blockade.pid), started)
 
 
-def _finding(key: tuple[str, ...], blockade: Blockade, since: float, severity: Severity, window: Window) -> Finding:
+def _finding(blockade: Blockade, since: float, window: Window, exhaustion: float) -> Finding:
     blocker = blockade.session if blockade.pid is not None else _suspect(blockade, window)
     count = len(blockade.waiters)
-    exhaustion = headroom.exhaustion_seconds(window, blockade.waiters, since)
     subject = _subject(blockade, blocker, window)
     who = _who(blockade, blocker, subject)
     waits = wording.duration(window.t - since)
     return Finding(
         kind="lock_pileup",
-        key=key,
-        severity=severity,
+        key=(),
+        severity="warning",
         subject=subject,
         since=since,
         sessions=count,
@@ -118,6 +123,7 @@ def _finding(key: tuple[str, ...], blockade: Blockade, since: float, severity: S
         summary=f"{who} blocks {wording.sessions(count)} that wait for its locks, for {waits} by now; "
         f"{headroom.left(exhaustion)}",
         action=_action(blockade, blocker, who, window),
+        versions=versions_of((subject.version,)),
     )
 
 

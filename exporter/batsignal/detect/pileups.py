@@ -5,6 +5,7 @@ other, age together, and next to none of them ends; more come, or there is no se
 is usual, is `statements`'; this module owns the judgement and its words. It has no clock: time is the snapshot's.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from itertools import pairwise
 from statistics import median
 
 from batsignal.detect import headroom, wording
+from batsignal.detect.blame import versions_of
 from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.statements import LONG_SECONDS, Execution, Statement, StatementKey, Statements
 from batsignal.detect.window import Window
@@ -46,8 +48,9 @@ BATCH_SESSIONS = 12
 BATCH_SECONDS = 60.0
 HEADROOM_RATIO = 0.8
 HEADROOM_SLACK_RATIO = 0.05
-# At our own start nobody knows what is usual: so long must we have seen for ourselves that none ends.
-WATCHED_SECONDS = 15.0
+# At our own start nobody knows what is usual: so many more must have come before our eyes as make a pile, or so long
+# must we have seen for ourselves that none ends.
+WATCHED_SECONDS = 60.0
 CLEAR_SECONDS = 10.0
 STATEMENT_LENGTH = 200
 
@@ -69,6 +72,7 @@ class PileupDetector:
 
     def __init__(self) -> None:
         self._statements = Statements()
+        self._pace = headroom.Pace()
         self._at_work: dict[tuple[str, ...], tuple[float, float]] = {}
         """Of each group: since when it has had sessions without a break, and when it was seen last."""
         self._lit: dict[StatementKey, _Lit] = {}
@@ -82,6 +86,7 @@ class PileupDetector:
             self._statements.clear()
             self._at_work.clear()
             self._lit.clear()
+        self._pace.add(window)
         self._note_at_work(window)
         moved = list(self._statements.add(window))
         everything = sorted(one.start for statement in moved for one in statement.long)
@@ -145,12 +150,19 @@ class PileupDetector:
             return False
         if len(pile) < SHARE_OF_LONG_RATIO * sum(1 for start in everything if start >= since):
             return False
-        if since < window.began and t - window.began < WATCHED_SECONDS:
+        if since < window.began and not self._is_seen(statement, len(pile), window):
             return False
         newest = max(one.start for one in statement.running.values())
         if t - newest <= NEWEST_SECONDS and newest - since >= SPREAD_SECONDS:
             return True
         return t - since >= BURST_SECONDS and _whole_pool_ratio(statement) >= WHOLE_POOL_RATIO
+
+    @staticmethod
+    def _is_seen(statement: Statement, count: int, window: Window) -> bool:
+        """Whether enough of it happened before our eyes: that it grew, or that for long none ended."""
+        if count - statement.at_start >= PILE_SESSIONS:
+            return True
+        return window.t - window.began >= WATCHED_SECONDS and not statement.ended_since(-math.inf)
 
     def _was_at_work(self, group: tuple[str, ...], since: float) -> bool:
         begun, _ = self._at_work.get(group, (since, since))
@@ -184,7 +196,7 @@ class PileupDetector:
         sessions = [one.session for one in statement.long]
         group, name = statement.key
         subject = replace(headroom.subject_of(window, sessions), query_id=_statement_id(statement))
-        exhaustion = headroom.exhaustion_seconds(window, [one.session for one in statement.running.values()], lit.since)
+        exhaustion = self._pace.exhaustion_seconds(window)
         who, count = wording.culprit(subject), len(statement.running)
         share = headroom.share(window, count)
         return Finding(
@@ -199,7 +211,9 @@ class PileupDetector:
             summary=f"one statement of {who} piles up: {wording.sessions(count)} run it at once"
             + (f", {share}" if share else "")
             + f"; {headroom.left(exhaustion)}",
-            action=_action(who, lit),
+            undo=_undo(who, lit),
+            action="Then cancel what runs of it (runbook).",
+            versions=versions_of(window.who(session).version for session in sessions),
             harmless_at=lit.harmless_at,
         )
 
@@ -254,12 +268,9 @@ def _evidence(statement: Statement, lit: _Lit, window: Window) -> Iterable[str]:
         yield f"from {len(hosts)} client addresses"
 
 
-def _action(who: str, lit: _Lit) -> str:
+def _undo(who: str, lit: _Lit) -> str:
     if lit.is_batch:
-        return f"Ask who runs {who} whether it is a batch; if not, stop it and cancel the statement (runbook)."
+        return f"Ask who runs {who} whether it is a batch; if it is not, stop it."
     if lit.harmless_at is not None:
-        return (
-            "The statement is an old one, so its plan or what it reads has changed: undo that (a dropped index, "
-            "statistics, much more data), then cancel what runs (runbook)."
-        )
-    return f"Undo what brought this statement into {who}, then cancel what runs (runbook)."
+        return "The statement is an old one: undo what changed its plan (a dropped index, statistics, much more data)."
+    return f"Undo what brought this statement into {who}."

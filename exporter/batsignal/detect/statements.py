@@ -37,7 +37,7 @@ ExecutionKey = tuple[int, float | None, float]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One session in the middle of a statement."""
+    """One session in the middle of a statement. `start` is when it began to run: after its last wait for a lock."""
 
     track: Track
     start: float
@@ -51,7 +51,8 @@ class Execution:
         """Whether it is not over, but waits for what is not its own doing: its client, a lock, the log."""
         session = self.track.session
         is_there = self.track.origin.tracks.get(session.key) is self.track
-        return is_there and session.state == "active" and _begun(session) == self.start
+        begun = _begun(session)
+        return is_there and session.state == "active" and begun is not None and begun <= self.start
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +67,8 @@ class Statement:
     """Of the long ones that are over: when each began and when it was gone."""
     steps: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
     """How many long ones there were at once at the most: the begin of a step of time, and the number."""
+    at_start: int = 0
+    """How many long ones there were at our own first look."""
     seen_at: float = 0.0
 
     def usual(self, before: float) -> int:
@@ -101,12 +104,15 @@ class Statements:
         self._known: dict[StatementKey, Statement] = {}
         self._quick: dict[str, tuple[float, float]] = {}
         """Of each statement seen to end quickly: when first and when last. By statement, whoever ran it."""
+        self._waited: dict[ExecutionKey, float] = {}
+        """Of what runs or waits: when it was last seen to wait for a lock."""
         self._t: float | None = None
 
     def clear(self) -> None:
         """Forget all: the clock stepped back."""
         self._known.clear()
         self._quick.clear()
+        self._waited.clear()
         self._t = None
 
     def add(self, window: Window) -> Iterable[Statement]:
@@ -122,6 +128,8 @@ class Statements:
                     continue
                 known = self._known[key] = Statement(key)
             known.update(executions, t)
+            if t == window.began:
+                known.at_start = len(known.long)
             moved.append(known)
         for key, known in self._known.items():
             if known.running and key not in running:
@@ -133,13 +141,21 @@ class Statements:
     def _sort(self, window: Window) -> Mapping[StatementKey, Mapping[ExecutionKey, Execution]]:
         """Return what runs by statement; note by the way what has ended quickly since the last look."""
         running: dict[StatementKey, dict[ExecutionKey, Execution]] = defaultdict(dict)
+        waited, self._waited = self._waited, {}
         for origin in window.origins.values():
             for track in origin.tracks.values():
                 session = track.session
                 if session.state == "active":
                     start, name = _begun(session), session.query or session.query_id
-                    if start is not None and name is not None and _runs(session):
-                        running[origin.key.group, name][(*session.key, start)] = Execution(track, start)
+                    if start is None or name is None:
+                        continue
+                    key = (*session.key, start)
+                    waits = session.wait_event_type == "Lock" or bool(session.blocked_by)
+                    if waits or key in waited:
+                        # What comes free all at once, when a queue for a lock ends, is as old as that.
+                        self._waited[key] = start = window.t if waits else waited[key]
+                    if not waits and _runs(session):
+                        running[origin.key.group, name][key] = Execution(track, start)
                 elif session.state_change is not None and (self._t is None or session.state_change > self._t):
                     self._note_quick(session)
         return running
@@ -177,7 +193,7 @@ def _begun(session: Session) -> float | None:
 
 def _runs(session: Session) -> bool:
     """Whether the server works on a session's statement, and on nothing that others have to do for it."""
-    if session.wait_event_type in {"Lock", "Client"} or session.blocked_by or session.wait_event in _WRITTEN_DOWN:
+    if session.wait_event_type == "Client" or session.wait_event in _WRITTEN_DOWN:
         return False
     return session.query is None or not _is_frame(session.query)
 

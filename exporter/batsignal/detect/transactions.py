@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from batsignal.detect import headroom, wording
+from batsignal.detect.blame import versions_of
 from batsignal.detect.blocking import Blockade, Blocking
 from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.window import Window
@@ -19,17 +20,22 @@ from batsignal.snapshot import Session
 OPEN_SECONDS = 300.0
 # Waits of 4 s for a lock are everyday life; a queue is called after 8 s. In between, one that waits is enough.
 BLOCKS_SECONDS = 6.0
-# One or two are left open; more of the same are being lost, and a leak is to be called for that (as soon as it can be).
-FORGOTTEN_SESSIONS = 2
+# One is left open; more of the same are being lost, and a leak is to be called for that (as soon as it can be).
+FORGOTTEN_SESSIONS = 1
 LOST_SECONDS = 900.0
 # Those that it blocked gave up: the next one comes soon, and the page stays until then.
 CALM_SECONDS = 15.0
 CLEAR_SECONDS = 5.0
 # A server that shows ids of transactions has shown one within this time.
 IDS_SECONDS = 600.0
+# Who works in a transaction for so long does not only begin one.
+AT_WORK_SECONDS = 30.0
 STATEMENT_LENGTH = 160
 # Where ids are not shown: how a statement begins that leaves locks behind in its transaction.
 _WRITES = ("UPDATE", "INSERT", "DELETE", "MERGE", "LOCK", "ALTER", "CREATE", "DROP", "TRUNCATE")
+
+# Exactly this: a transaction that failed ("... (aborted)") has let its locks go.
+IDLE_IN_TRANSACTION = "idle in transaction"
 
 Group = tuple[str, ...]
 
@@ -50,6 +56,8 @@ class TransactionDetector:
     def __init__(self, blocking: Blocking) -> None:
         self._blocking = blocking
         self._ids_seen_at: float | None = None
+        self._at_work: set[tuple[str | None, str | None]] = set()
+        """Names and users of sessions that are at work in a transaction for a while now."""
         self._lit: dict[Group, _Lit] = {}
         self._last: tuple[Finding, ...] = ()
 
@@ -65,7 +73,7 @@ class TransactionDetector:
         blocking = {
             (one.session.pid, one.session.backend_start): one
             for one in self._blocking.blockades
-            if one.session is not None and _rests(one.session)
+            if one.session is not None and one.session.state == IDLE_IN_TRANSACTION
         }
         groups: dict[Group, list[Session]] = defaultdict(list)
         for session in resting:
@@ -80,14 +88,18 @@ class TransactionDetector:
         return self._last
 
     def _resting(self, window: Window, sessions: Sequence[Session]) -> list[Session]:
-        """Return who rests in a transaction; note by the way whether the server shows ids of transactions."""
+        """Return who rests in a transaction; note who works in one, and whether ids of transactions are shown."""
         resting = []
         shows_ids = False
+        self._at_work = set()
+        begun = window.t - AT_WORK_SECONDS
         for session in sessions:
             if session.backend_xid is not None or session.backend_xmin is not None:
                 shows_ids = True
-            if session.state == "idle in transaction" and session.is_client:
+            if session.state == IDLE_IN_TRANSACTION:
                 resting.append(session)
+            elif session.state == "active" and session.xact_start is not None and session.xact_start <= begun:
+                self._at_work.add((session.application_name, session.usename))
         if shows_ids:
             self._ids_seen_at = window.t
         return resting
@@ -98,7 +110,7 @@ class TransactionDetector:
         # While lit, whoever is still behind it counts at once.
         least = BLOCKS_SECONDS if lit is None or lit.blocked_at is None else 0.0
         blockers = {one.session.key: one for one in blockades if one.session is not None and one.seconds >= least}
-        holding = [session for session in sessions if self._holds(session, t)]
+        holding = [session for session in sessions if self._holds(session, window)]
         patience = OPEN_SECONDS if len(holding) <= FORGOTTEN_SESSIONS else LOST_SECONDS
         old = [session for session in holding if _rested_seconds(session, t) >= patience]
         if lit is not None and not blockers:  # what it was lit for goes on, blocking or not
@@ -117,13 +129,21 @@ class TransactionDetector:
         self._lit[group] = _Lit(since, finding, blocked_at if still else None)
         return True
 
-    def _holds(self, session: Session, t: float) -> bool:
-        """Whether a transaction has written and so holds what it wrote: by its id, else by its last statement."""
+    def _holds(self, session: Session, window: Window) -> bool:
+        """Whether a transaction has written and so holds what it wrote: by its id, else by its last statement.
+
+        Where neither is told it may have; unless others of the same work on, as a dump's do beside its leader.
+        """
         if session.backend_xid is not None:
             return True
-        if self._ids_seen_at is not None and t - self._ids_seen_at <= IDS_SECONDS:
+        if self._ids_seen_at is not None and window.t - self._ids_seen_at <= IDS_SECONDS:
             return False
-        statement = (session.query or "")[:400].upper().lstrip()
+        if session.query is None:
+            return (
+                _rested_seconds(session, window.t) >= OPEN_SECONDS
+                and (session.application_name, session.usename) not in self._at_work
+            )
+        statement = session.query[:400].upper().lstrip()
         return statement.startswith(_WRITES) or " FOR UPDATE" in statement or " FOR NO KEY UPDATE" in statement
 
     def _fade(self, seen: set[Group], window: Window) -> None:
@@ -133,11 +153,6 @@ class TransactionDetector:
             lit.finding = replace(lit.finding, fading=True)
             if lit.over_seconds >= CLEAR_SECONDS:
                 del self._lit[group]
-
-
-def _rests(session: Session) -> bool:
-    # Exactly this: a transaction that failed ("... (aborted)") has let its locks go.
-    return session.state == "idle in transaction"
 
 
 def _rested_seconds(session: Session, t: float) -> float:
@@ -159,7 +174,8 @@ def _finding(
     who = wording.culprit(subject)
     blocked = sum(len(one.waiters) for one in blockades)
     what = "a transaction" if len(culprits) == 1 else f"{len(culprits)} transactions"
-    hurts = f"{wording.sessions(blocked)} wait for it" if blocked != 1 else "1 session waits for it"
+    it = "it" if len(culprits) == 1 else "them"
+    hurts = f"{wording.sessions(blocked)} wait{'s' if blocked == 1 else ''} for {it}"
     return Finding(
         kind="idle_in_transaction",
         key=group,
@@ -169,9 +185,10 @@ def _finding(
         sessions=len(culprits),
         evidence=tuple(_evidence(culprits, blockades, window)),
         summary=f"{who} has left {what} open for {wording.duration(window.t - since)}; "
-        + (hurts if blocked else "nobody waits for it yet"),
-        action=f"End the transaction that {who} has left open (runbook): it is rolled back. Then find what forgets to "
-        "commit it.",
+        + (hurts if blocked else f"nobody waits for {it} yet"),
+        undo=f"Find what in {who} forgets to end its transaction.",
+        action="End the transaction that is left open (runbook): it is rolled back.",
+        versions=versions_of(window.who(session).version for session in culprits),
     )
 
 
