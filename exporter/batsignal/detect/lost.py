@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from batsignal.config import Thresholds
-from batsignal.detect.window import Closing, Origin, Track, resting_since
+from batsignal.detect.window import Closing, Origin, Track
 
 # A session that came back after a rest is only lost when it rests this many times as long.
 COME_BACK_FACTOR = 2.0
@@ -54,7 +54,7 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
 
 
 def _is_lost(track: Track, t: float, limits: Thresholds) -> bool:
-    since = resting_since(track.session)
+    since = track.resting_since
     if since is None or since - track.opened_at > limits.leak_first_use_seconds:
         return False
     return t - since >= _rest_to_tell(track.longest_rest_seconds, limits)
@@ -66,7 +66,7 @@ def _rest_to_tell(longest_rest_seconds: float, limits: Thresholds) -> float:
 
 def telling_seconds(track: Track, limits: Thresholds) -> float:
     """Return how long after its opening a lost session could be told from one in use, at the earliest."""
-    since = resting_since(track.session)
+    since = track.resting_since
     used_seconds = 0.0 if since is None else max(since - track.opened_at, 0.0)
     return used_seconds + _rest_to_tell(track.longest_rest_seconds, limits)
 
@@ -74,7 +74,7 @@ def telling_seconds(track: Track, limits: Thresholds) -> float:
 def _is_used_again(track: Track, t: float, limits: Thresholds) -> bool:
     if t - track.opened_at < limits.leak_idle_seconds:
         return False
-    since = resting_since(track.session)
+    since = track.resting_since
     return (
         since is None
         or since - track.opened_at > limits.leak_first_use_seconds

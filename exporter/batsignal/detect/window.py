@@ -7,7 +7,7 @@ clock (time is `snapshot.t`) and does no I/O. A failed look changes nothing: it 
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from batsignal.snapshot import Application, ApplicationPattern, Session, Snapshot
@@ -15,6 +15,7 @@ from batsignal.snapshot import Application, ApplicationPattern, Session, Snapsho
 # Memory is bounded by these, whatever names come by; an origin without sessions is forgotten after the time.
 ORIGINS_MOST = 20_000
 ORIGIN_LIFE_SECONDS = 3600.0
+FORGET_EVERY_SECONDS = 60.0
 CLOSINGS_KEPT = 512
 # A session that lived shorter is none that a pool would have to replace.
 CLOSING_LIFE_SECONDS = 5.0
@@ -37,10 +38,22 @@ class OriginKey:
 
 
 @dataclass(slots=True, eq=False)
+class Group:
+    """Whom a signal is about, through all its origins. `uses` counts how often a look saw a session of it used.
+
+    It is the clock of the group's own work: what goes with its traffic stands still while that clock does.
+    """
+
+    key: tuple[str, ...]
+    uses: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Origin:
     """One origin and its living sessions."""
 
     key: OriginKey
+    group: Group
     tracks: dict[tuple[int, float | None], "Track"] = field(default_factory=dict)
     filling_since: float = 0.0
     """When the first session came while there was none: pools fill to their minimum right after it."""
@@ -55,8 +68,12 @@ class Track:
     session: Session
     origin: Origin
     opened_at: float
+    resting_since: float | None = None
+    """Since when its client has left it unused; None while the server works for it."""
     longest_rest_seconds: float = 0.0
     """The longest it was left unused before it was used again."""
+    opened_at_use: int = 0
+    """How often its group had been seen at work when this one came."""
     beside_idle_seconds: float = 0.0
     """How long another of its origin had been unused when this one was opened: a pool would have taken that one."""
 
@@ -76,7 +93,7 @@ def resting_since(session: Session) -> float | None:
     """Return since when the client has left a session unused, in Unix seconds; None while the server works for it.
 
     Idle, idle in transaction, and `active` in a wait for the client (a result nobody reads) are all the same to a
-    pool: taken, and nothing done with it. But a COPY that waits for its client is being fed.
+    pool: taken, and nothing done with it. Of a COPY that waits for its client one row does not tell (`_rest`).
     """
     state = session.state
     if state is None:
@@ -88,19 +105,43 @@ def resting_since(session: Session) -> float | None:
     return None
 
 
+def _rest(track: Track, session: Session, t: float) -> float | None:
+    """Return since when a track that shows this row now has rested.
+
+    A COPY that is being fed waits for its client too, but not at each look: it rests since the look from which on it
+    was seen to do nothing but wait.
+    """
+    if session.state != "active" or session.wait_event != "ClientRead" or not _is_copy(session.query):
+        return resting_since(session)
+    before = track.session
+    was_waiting = before is not session and before.state == "active" and before.wait_event == "ClientRead"
+    return track.resting_since if was_waiting and before.query_start == session.query_start else t
+
+
 def _is_copy(query: str | None) -> bool:
     return query is not None and query[:4].casefold() == "copy"
 
 
-def _rest_before_use(before: Session, now: Session) -> float:
+def _rest_before_use(rested_at: float | None, now: Session, t: float) -> float:
     """Return how long a session had been left unused when it was used again; 0 when it was not."""
-    rested_at = resting_since(before)
-    if rested_at is None or now.state_change is None or now.state_change <= rested_at:
+    if rested_at is None or now.state_change is None:
         return 0.0
+    if now.state_change <= rested_at:
+        # The client of a COPY has sent more of it.
+        return t - rested_at if _is_copy(now.query) and now.wait_event != "ClientRead" else 0.0
     used_at = now.state_change
     if now.query_start is not None and now.query_start > rested_at:
         used_at = min(used_at, now.query_start)
     return used_at - rested_at
+
+
+def _is_same_place(before: Session, now: Session) -> bool:
+    return (
+        before.application_name == now.application_name
+        and before.usename == now.usename
+        and before.datname == now.datname
+        and before.client_addr == now.client_addr
+    )
 
 
 def _note_idle_beside(joined: Iterable[Track]) -> None:
@@ -112,8 +153,8 @@ def _note_idle_beside(joined: Iterable[Track]) -> None:
     for track in joined:
         origin = track.origin
         if id(origin) not in since:
-            rests = (resting_since(other.session) for other in origin.tracks.values())
-            since[id(origin)] = min((rest for rest in rests if rest is not None), default=math.inf)
+            rests = [rest for other in origin.tracks.values() if (rest := other.resting_since) is not None]
+            since[id(origin)] = min(rests, default=math.inf)
         track.beside_idle_seconds = max(track.opened_at - since[id(origin)], 0.0)
 
 
@@ -123,9 +164,14 @@ class Window:
     def __init__(self, pattern: ApplicationPattern) -> None:
         self._pattern = pattern
         self._tracks: dict[tuple[int, float | None], Track] = {}
+        self._shown: dict[int, Track] = {}
+        """Tracks by the identity of their last row: one that did not change is the same object, and is passed over."""
+        self._groups: dict[tuple[str, ...], Group] = {}
         self.origins: dict[OriginKey, Origin] = {}
         self.opened: list[Track] = []
         """What came since the look before the last one that succeeded; all that was there, at the first."""
+        self.changed: list[Track] = []
+        """What was there before and shows another row now."""
         self.left: list[Track] = []
         """What left since then, however short it was there."""
         self.closed: list[tuple[Origin, Closing]] = []
@@ -140,6 +186,7 @@ class Window:
         self.began = 0.0
         """The first look: what was opened or closed before it, nobody has seen."""
         self.t = 0.0
+        self._forget_at = 0.0
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in the next look. Time that steps back empties the window: ages would lie."""
@@ -152,29 +199,43 @@ class Window:
             self.began = snapshot.t
         self.looked_seconds = None if self.snapshot is None else snapshot.t - self.snapshot.t
         self.closed = []
-        clients = {session.key: session for session in snapshot.sessions if session.is_client}
-        self.left = [self._tracks.pop(key) for key in [key for key in self._tracks if key not in clients]]
-        for track in self.left:
-            self._close(track)
-        joined = []
-        self.opened = []
-        for key, session in clients.items():
-            known = self._tracks.get(key)
-            if known is None:
-                track = self._open(session)
-                self.opened.append(track)
-                joined.append(track)
-            elif known.session is not session and self._change(known, session):
-                joined.append(known)
+        joined = self._take_in(snapshot.sessions)
         _note_idle_beside(joined)
         self._forget_the_gone()
-        self.used = snapshot.used
+        self.used = len(self._tracks) + snapshot.own_sessions
         if snapshot.ping_seconds is not None:
             self.pings.append(snapshot.ping_seconds)
         self.snapshot = snapshot
 
+    def _take_in(self, rows: Sequence[Session]) -> list[Track]:
+        """Take in the rows of a look and return the sessions that are new where they say to come from."""
+        shown = self._shown
+        fresh = {row.key: row for row in rows if id(row) not in shown and row.is_client}
+        # In C, for thousands of rows that did not change.
+        gone = [shown.pop(row) for row in shown.keys() - set(map(id, rows))]
+        self.left = [track for track in gone if track.session.key not in fresh]
+        for track in self.left:
+            del self._tracks[track.session.key]
+            self._close(track)
+        joined, self.opened, self.changed = [], [], []
+        for key, row in fresh.items():
+            known = self._tracks.get(key)
+            if known is not None:
+                shown.pop(id(known.session), None)  # a malformed look shows one session twice
+                self.changed.append(known)
+                if self._change(known, row):
+                    joined.append(known)
+            else:
+                known = self._open(row)
+                self.opened.append(known)
+                joined.append(known)
+            shown[id(row)] = known
+        return joined
+
     def _empty(self) -> None:
         self._tracks.clear()
+        self._shown.clear()
+        self._groups.clear()
         self.origins.clear()
         self.pings.clear()
         self.snapshot = None
@@ -193,7 +254,9 @@ class Window:
 
     def _open(self, session: Session) -> Track:
         opened_at = self.t if session.backend_start is None else session.backend_start
-        track = Track(session, self._origin(session, opened_at), opened_at)
+        origin = self._origin(session, opened_at)
+        track = Track(session, origin, opened_at, opened_at_use=origin.group.uses)
+        track.resting_since = _rest(track, session, self.t)
         self._tracks[session.key] = track
         self._join(track)
         return track
@@ -217,7 +280,7 @@ class Window:
             closing = Closing(
                 self.t,
                 track.opened_at,
-                resting_since(track.session),
+                track.resting_since,
                 track.longest_rest_seconds,
                 track.beside_idle_seconds,
             )
@@ -227,8 +290,15 @@ class Window:
 
     def _change(self, track: Track, session: Session) -> bool:
         """Take in what a session does now and return whether it says to come from somewhere else than before."""
-        track.longest_rest_seconds = max(track.longest_rest_seconds, _rest_before_use(track.session, session))
+        before = track.session
+        rested_seconds = _rest_before_use(track.resting_since, session, self.t)
+        track.longest_rest_seconds = max(track.longest_rest_seconds, rested_seconds)
+        track.resting_since = _rest(track, session, self.t)
         track.session = session
+        if session.state_change != before.state_change:
+            track.origin.group.uses += 1
+        if _is_same_place(before, session):
+            return False
         key = self._origin_key(session)
         if key == track.origin.key:
             return False
@@ -246,21 +316,23 @@ class Window:
         key = self._origin_key(session)
         origin = self.origins.get(key)
         if origin is None:
-            origin = self.origins[key] = Origin(key, filling_since=opened_at)
+            group = self._groups.get(key.group)
+            if group is None:
+                group = self._groups[key.group] = Group(key.group)
+            origin = self.origins[key] = Origin(key, group, filling_since=opened_at)
         return origin
 
     def _forget_the_gone(self) -> None:
         if len(self.origins) <= 64:  # noqa: PLR2004 - too few to be worth a pass each tick
             return
-        gone = [
-            key
-            for key, origin in self.origins.items()
-            if origin.empty_since is not None and self.t - origin.empty_since > ORIGIN_LIFE_SECONDS
-        ]
-        for key in gone:
-            del self.origins[key]
+        if self.t < self._forget_at and len(self.origins) <= ORIGINS_MOST:
+            return
+        self._forget_at = self.t + FORGET_EVERY_SECONDS
+        empty = [(key, origin.empty_since) for key, origin in self.origins.items() if origin.empty_since is not None]
         excess = len(self.origins) - ORIGINS_MOST
-        if excess > 0:
-            empty = [key for key, origin in self.origins.items() if not origin.tracks]
-            for key in empty[:excess]:
+        for number, (key, since) in enumerate(sorted(empty, key=lambda one: one[1])):
+            if number < excess or self.t - since > ORIGIN_LIFE_SECONDS:
                 del self.origins[key]
+        living = {origin.group.key for origin in self.origins.values()}
+        for group in self._groups.keys() - living:
+            del self._groups[group]

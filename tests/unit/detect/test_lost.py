@@ -4,7 +4,7 @@ import pytest
 
 from batsignal.config import Thresholds
 from batsignal.detect import lost
-from batsignal.detect.window import Closing, Origin, OriginKey, Track
+from batsignal.detect.window import Closing, Group, Origin, OriginKey, Track
 from batsignal.snapshot import Session
 
 LIMITS = Thresholds()
@@ -14,7 +14,8 @@ class Pool:
     """One origin whose sessions are put where a case needs them; times are seconds."""
 
     def __init__(self, filling_since: float = 0.0) -> None:
-        self.origin = Origin(OriginKey("web", None, "app", "shop", None), filling_since=filling_since)
+        key = OriginKey("web", None, "app", "shop", None)
+        self.origin = Origin(key, Group(key.group), filling_since=filling_since)
         self.pid = 0
 
     def session(self, opened: float, *, rested: float | None = None, rest: float = 0.0, state: str = "idle") -> Track:
@@ -22,7 +23,8 @@ class Pool:
         self.pid += 1
         since = opened + 0.1 if rested is None else rested
         session = Session(pid=self.pid, backend_start=opened, state=state, state_change=since)
-        track = Track(session, self.origin, opened, longest_rest_seconds=rest)
+        resting_since = since if state == "idle" else None
+        track = Track(session, self.origin, opened, resting_since=resting_since, longest_rest_seconds=rest)
         self.origin.tracks[session.key] = track
         return track
 
