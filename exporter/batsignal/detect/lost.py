@@ -5,16 +5,19 @@ pool opens to fill itself, and what it opens when it recycles. The first is told
 by a balance: recycling opens as many as it closes. It decides nothing about leaks and has no clock.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from batsignal.config import Thresholds
-from batsignal.detect.window import Closing, Origin, Track
+from batsignal.detect.window import Closing, Origin, Track, is_copy_text
 
 # A session that came back after a rest is only lost when it rests this many times as long.
 COME_BACK_FACTOR = 2.0
+# A COPY that is fed by a slow client may wait for it at several looks in a row.
+COPY_REST_SECONDS = 15.0
 GIVEN_BACK_AT_ONCE = 2.0
 REPLACED_SECONDS = 3.0
 REPLACED_GAP_SECONDS = 30.0
@@ -30,11 +33,13 @@ class SortedOut:
     """An origin's sessions by how they were used since they were opened.
 
     `filling` look lost and are part of the origin's first fill; what was filled and is used is in none of the three.
+    It holds until `due`, in Unix seconds, as long as no session comes, goes or changes its row.
     """
 
     lost: tuple[Track, ...]
     filling: tuple[Track, ...]
     reused: tuple[Track, ...]
+    due: float
 
 
 def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
@@ -42,44 +47,60 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     lost: list[Track] = []
     filling: list[Track] = []
     reused: list[Track] = []
+    due = math.inf
     fill_until = origin.filling_since + limits.leak_fill_seconds
     fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
     for track in origin.tracks.values():
         is_part = track.opened_at <= fill_until and _is_part_of_fill(track.opened_at, fill, limits)
-        if _is_lost(track, t, limits):
-            (filling if is_part else lost).append(track)
-        elif not is_part and _is_used_again(track, t, limits):
+        told_at = _lost_at(track, limits)
+        if told_at <= t:
+            # No pool fills itself with sessions that are left in the middle of their work.
+            (filling if is_part and not is_stuck(track) else lost).append(track)
+            continue
+        old_at = track.opened_at + limits.leak_idle_seconds
+        due = min(due, told_at, old_at if t < old_at else math.inf)
+        if not is_part and _is_used_again(track, t, limits):
             reused.append(track)
-    return SortedOut(tuple(lost), tuple(filling), tuple(reused))
+    return SortedOut(tuple(lost), tuple(filling), tuple(reused), due)
 
 
-def _is_lost(track: Track, t: float, limits: Thresholds) -> bool:
+def is_stuck(track: Track) -> bool:
+    """Return whether it was left in the middle of its work: in a transaction, or with the server waiting for more."""
+    return track.resting_since is not None and track.session.state != "idle"
+
+
+def _lost_at(track: Track, limits: Thresholds) -> float:
+    """Return when it looks lost, if it goes on as it is; infinite when it is at work or was used again."""
     since = track.resting_since
-    if since is None or since - track.opened_at > limits.leak_first_use_seconds:
-        return False
-    return t - since >= _rest_to_tell(track.longest_rest_seconds, limits)
+    if track.is_in_use or since is None:
+        return math.inf
+    if since - track.opened_at > limits.leak_first_use_seconds:
+        track.is_in_use = True
+        return math.inf
+    return since + rest_to_tell(track, limits)
 
 
-def _rest_to_tell(longest_rest_seconds: float, limits: Thresholds) -> float:
-    return max(limits.leak_idle_seconds, COME_BACK_FACTOR * longest_rest_seconds)
+def rest_to_tell(track: Track, limits: Thresholds) -> float:
+    """Return how long it must rest before it can be told from one that will be used again, in seconds."""
+    is_copy = track.session.state == "active" and is_copy_text(track.session.query)
+    return _rest_to_tell(track.longest_rest_seconds, COPY_REST_SECONDS if is_copy else limits.leak_idle_seconds)
+
+
+def _rest_to_tell(longest_rest_seconds: float, least_seconds: float) -> float:
+    return max(least_seconds, COME_BACK_FACTOR * longest_rest_seconds)
 
 
 def telling_seconds(track: Track, limits: Thresholds) -> float:
     """Return how long after its opening a lost session could be told from one in use, at the earliest."""
     since = track.resting_since
     used_seconds = 0.0 if since is None else max(since - track.opened_at, 0.0)
-    return used_seconds + _rest_to_tell(track.longest_rest_seconds, limits)
+    return used_seconds + rest_to_tell(track, limits)
 
 
 def _is_used_again(track: Track, t: float, limits: Thresholds) -> bool:
     if t - track.opened_at < limits.leak_idle_seconds:
         return False
-    since = track.resting_since
-    return (
-        since is None
-        or since - track.opened_at > limits.leak_first_use_seconds
-        or track.longest_rest_seconds >= limits.leak_idle_seconds
-    )
+    return track.is_in_use or track.resting_since is None or track.longest_rest_seconds >= limits.leak_idle_seconds
 
 
 def _is_part_of_fill(opened: float, fill: Sequence[float], limits: Thresholds) -> bool:
@@ -115,12 +136,19 @@ def looked_lost(closing: Closing, limits: Thresholds) -> bool:
     return (
         since is not None
         and since - closing.opened_at <= limits.leak_first_use_seconds
-        and closing.t - since >= _rest_to_tell(closing.longest_rest_seconds, limits)
+        and closing.t - since >= _rest_to_tell(closing.longest_rest_seconds, limits.leak_idle_seconds)
     )
 
 
-def given_back(since: float, gap_seconds: float, origins: Iterable[Origin], limits: Thresholds) -> int:
-    """Return how many sessions that looked lost were given back since then after all.
+def given_back(
+    since: float,
+    gap_seconds: float,
+    origins: Iterable[Origin],
+    limits: Thresholds,
+    *,
+    opened_from: float = -math.inf,
+) -> int:
+    """Return how many sessions that looked lost were given back since then after all, of those opened from then on.
 
     An application that holds a session for a minute and then closes it gives back what it takes, one by one. More in
     one look than are taken (one in `gap_seconds`) are a process that ended or was released: they say nothing about how
@@ -133,7 +161,9 @@ def given_back(since: float, gap_seconds: float, origins: Iterable[Origin], limi
     for origin in origins:
         ended = _ended_at(origin)
         moments = Counter(
-            one.t for one in origin.closings if one.t >= since and one.t != ended and looked_lost(one, limits)
+            one.t
+            for one in origin.closings
+            if one.t >= since and one.opened_at >= opened_from and one.t != ended and looked_lost(one, limits)
         )
         if tells_replaced and moments:
             opened = sorted(

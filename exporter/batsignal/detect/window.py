@@ -45,7 +45,11 @@ class Group:
     """
 
     key: tuple[str, ...]
+    origins: dict[OriginKey, "Origin"] = field(default_factory=dict)
+    sessions: int = 0
     uses: int = 0
+    changes: int = 0
+    """Grows whenever a session comes, leaves or moves: what was worked out before it may not hold any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +63,8 @@ class Origin:
     """When the first session came while there was none: pools fill to their minimum right after it."""
     closings: deque["Closing"] = field(default_factory=lambda: deque(maxlen=CLOSINGS_KEPT))
     empty_since: float | None = None
+    changes: int = 0
+    """As its group's, of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +82,8 @@ class Track:
     """How often its group had been seen at work when this one came."""
     beside_idle_seconds: float = 0.0
     """How long another of its origin had been unused when this one was opened: a pool would have taken that one."""
+    is_in_use: bool = False
+    """Whether it was used long after its opening: noted by `lost`, which need not ask about it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,7 @@ def resting_since(session: Session) -> float | None:
         return None
     if state.startswith("idle"):
         return session.state_change
-    if state == "active" and session.wait_event == "ClientRead" and not _is_copy(session.query):
+    if state == "active" and session.wait_event == "ClientRead" and not is_copy_text(session.query):
         return session.state_change
     return None
 
@@ -111,14 +119,15 @@ def _rest(track: Track, session: Session, t: float) -> float | None:
     A COPY that is being fed waits for its client too, but not at each look: it rests since the look from which on it
     was seen to do nothing but wait.
     """
-    if session.state != "active" or session.wait_event != "ClientRead" or not _is_copy(session.query):
+    if session.state != "active" or session.wait_event != "ClientRead" or not is_copy_text(session.query):
         return resting_since(session)
     before = track.session
     was_waiting = before is not session and before.state == "active" and before.wait_event == "ClientRead"
     return track.resting_since if was_waiting and before.query_start == session.query_start else t
 
 
-def _is_copy(query: str | None) -> bool:
+def is_copy_text(query: str | None) -> bool:
+    """Return whether a statement is a COPY, of which one row does not tell whether its client still feeds it."""
     return query is not None and query[:4].casefold() == "copy"
 
 
@@ -128,7 +137,7 @@ def _rest_before_use(rested_at: float | None, now: Session, t: float) -> float:
         return 0.0
     if now.state_change <= rested_at:
         # The client of a COPY has sent more of it.
-        return t - rested_at if _is_copy(now.query) and now.wait_event != "ClientRead" else 0.0
+        return t - rested_at if is_copy_text(now.query) and now.wait_event != "ClientRead" else 0.0
     used_at = now.state_change
     if now.query_start is not None and now.query_start > rested_at:
         used_at = min(used_at, now.query_start)
@@ -166,7 +175,7 @@ class Window:
         self._tracks: dict[tuple[int, float | None], Track] = {}
         self._shown: dict[int, Track] = {}
         """Tracks by the identity of their last row: one that did not change is the same object, and is passed over."""
-        self._groups: dict[tuple[str, ...], Group] = {}
+        self.groups: dict[tuple[str, ...], Group] = {}
         self.origins: dict[OriginKey, Origin] = {}
         self.opened: list[Track] = []
         """What came since the look before the last one that succeeded; all that was there, at the first."""
@@ -235,7 +244,7 @@ class Window:
     def _empty(self) -> None:
         self._tracks.clear()
         self._shown.clear()
-        self._groups.clear()
+        self.groups.clear()
         self.origins.clear()
         self.pings.clear()
         self.snapshot = None
@@ -268,10 +277,16 @@ class Window:
             origin.empty_since = None
         origin.filling_since = min(origin.filling_since, track.opened_at)
         origin.tracks[track.session.key] = track
+        origin.changes += 1
+        origin.group.sessions += 1
+        origin.group.changes += 1
 
     def _leave(self, track: Track) -> None:
         origin = track.origin
         del origin.tracks[track.session.key]
+        origin.changes += 1
+        origin.group.sessions -= 1
+        origin.group.changes += 1
         if not origin.tracks:
             origin.empty_since = self.t
 
@@ -316,10 +331,10 @@ class Window:
         key = self._origin_key(session)
         origin = self.origins.get(key)
         if origin is None:
-            group = self._groups.get(key.group)
+            group = self.groups.get(key.group)
             if group is None:
-                group = self._groups[key.group] = Group(key.group)
-            origin = self.origins[key] = Origin(key, group, filling_since=opened_at)
+                group = self.groups[key.group] = Group(key.group)
+            origin = self.origins[key] = group.origins[key] = Origin(key, group, filling_since=opened_at)
         return origin
 
     def _forget_the_gone(self) -> None:
@@ -332,7 +347,8 @@ class Window:
         excess = len(self.origins) - ORIGINS_MOST
         for number, (key, since) in enumerate(sorted(empty, key=lambda one: one[1])):
             if number < excess or self.t - since > ORIGIN_LIFE_SECONDS:
-                del self.origins[key]
-        living = {origin.group.key for origin in self.origins.values()}
-        for group in self._groups.keys() - living:
-            del self._groups[group]
+                group = self.origins.pop(key).group
+                del group.origins[key]
+                group.changes += 1
+                if not group.origins:
+                    del self.groups[group.key]

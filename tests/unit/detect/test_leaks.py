@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -548,12 +549,14 @@ def test_fewer_than_eight_lost_beside_a_pool_that_recycles_are_no_leak(
     assert not watcher.events, watcher.sentences()
 
 
-def in_use(world: Any, until: float) -> Any:
-    """A session that is used every six seconds and closed in the end."""
+def in_use(world: Any, until: float, rests: tuple[float, ...] = (6.0,)) -> Any:
+    """A session that is used after each of these rests, again and again, and closed in the end."""
     seat = world.open("web")
-    while world.elapsed < until:
+    for rest in cycle(rests):
+        if world.elapsed >= until:
+            break
         seat.use(world.now, 0.1)
-        yield 6.0
+        yield rest
     world.close(seat)
 
 
@@ -561,21 +564,23 @@ def test_train_that_stopped_long_ago_is_not_called_late(make_world: Any, watcher
     world = make_world(slots=small(197))
     world.leak("web", every=5, at=ONSET, until=ONSET + 50)
     for n in range(8):
-        world.run(in_use(world, 400), ONSET + 2 + 5.0 * n)
+        world.run(in_use(world, 400, (15.0,)), ONSET + 2 + 5.0 * n)
     watcher.follow(world.looks(600))
     assert not watcher.events, watcher.sentences()
 
 
-@pytest.mark.parametrize(("used_every", "is_called"), [(6.0, False), (24.0, True)])
-def test_three_of_four_sessions_must_never_have_been_used_again(
-    make_world: Any, watcher: Any, used_every: float, is_called: bool
+@pytest.mark.parametrize(("used_every", "rested"), [(24.0, 5.0), (6.0, 3 * 15.0)], ids=["few used", "half used"])
+def test_where_more_than_a_quarter_is_used_again_the_lost_must_rest_thrice_as_long_as_any_of_those(
+    make_world: Any, watcher: Any, start: float, used_every: float, rested: float
 ) -> None:
     world = make_world(slots=small(497))
-    world.leak("web", every=6, at=ONSET)
+    world.pool("web", least=1)
+    world.leak("web", every=6, at=ONSET, jitter=0)
     for n in range(int(600 / used_every)):
-        world.run(in_use(world, 1000), ONSET + 2 + used_every * n)
-    watcher.follow(world.looks(600))
-    assert bool(watcher.raised("leak")) == is_called, watcher.sentences()
+        world.run(in_use(world, 1000, (1.0, 15.0)), ONSET + 2 + used_every * n)
+    watcher.follow(world.looks(300))
+    called, _ = first(watcher, start)
+    assert called - ONSET == pytest.approx(7 * 6 + rested, abs=6)
 
 
 @pytest.mark.parametrize(("pause", "is_called"), [(29.0, True), (31.0, False)])
@@ -596,11 +601,35 @@ def test_sessions_used_again_half_a_minute_after_their_opening_are_not_lost(
     assert bool(watcher.raised("leak")) == is_called
 
 
-def test_copy_that_waits_for_its_client_is_at_work(make_world: Any, watcher: Any) -> None:
+def test_copy_that_is_fed_is_at_work(make_world: Any, watcher: Any) -> None:
     world = make_world(slots=small(197))
-    world.leak("loader", every=3.0, at=ONSET, rest="ClientRead", until=160, query="COPY orders FROM STDIN")
-    watcher.follow(world.looks(240))
-    assert not watcher.events, watcher.sentences()
+
+    def load() -> Any:
+        seat = world.open("loader", query="COPY orders FROM STDIN")
+        seat.use(world.now, math.inf)
+        while True:  # its client is slow, and between two parts of it the server waits
+            seat.wait = ("Client", "ClientRead")
+            seat.shown = ()
+            yield world.chance.uniform(1, 12)
+            seat.wait = None
+            seat.shown = ()
+            yield 1.0
+
+    for n in range(30):
+        world.run(load(), ONSET + 3.0 * n)
+    watcher.follow(world.looks(400))
+    assert not watcher.raised("leak"), watcher.sentences()
+
+
+def test_copies_that_do_nothing_but_wait_for_their_clients_are_lost(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(197))
+    world.pool("loader", least=1)
+    world.leak("loader", every=3.0, at=ONSET, rest="ClientRead", query="COPY orders FROM STDIN")
+    watcher.follow(world.looks(140))
+    assert first(watcher, start)[0] - ONSET <= 10 * 3.0 + 15
+    assert not watcher.cleared("leak"), watcher.sentences()
 
 
 @pytest.mark.parametrize(("sessions", "every"), [(3, 12), (5, 15), (10, 30)])

@@ -1,0 +1,60 @@
+"""The limits on the number of sessions: the server's slots, every role's and every database's own.
+
+Owns how many of each are taken at a look and how many there are. Reserved slots are subtracted; our own seats take
+slots of the server and belong to no role. It judges nothing and has no clock.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batsignal.detect.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit and how much of it is taken. `name` is `server`, `role:NAME` or `database:NAME`."""
+
+    name: str
+    used: int
+    usable: int
+
+    @property
+    def ratio(self) -> float:
+        return self.used / self.usable
+
+    @property
+    def room(self) -> int:
+        return self.usable - self.used
+
+    @property
+    def owner(self) -> str | None:
+        """The role or the database whose limit it is; None of the server's.
+
+        >>> Limit("role:app", 1, 20).owner
+        'app'
+        """
+        return self.name.partition(":")[2] or None
+
+
+def limits_of(window: Window) -> list[Limit]:
+    """Return every limit that is known at the last look, the server's first; one of zero is none that fills."""
+    snapshot = window.snapshot
+    if snapshot is None:
+        return []
+    limits = []
+    if snapshot.slots is not None and snapshot.slots.usable:
+        limits.append(Limit("server", window.used, snapshot.slots.usable))
+    if snapshot.role_limits or snapshot.database_limits:
+        roles: Counter[str | None] = Counter()
+        databases: Counter[str | None] = Counter()
+        for key, origin in window.origins.items():
+            roles[key.user] += len(origin.tracks)
+            databases[key.database] += len(origin.tracks)
+        limits += [Limit(f"role:{name}", roles[name], most) for name, most in _set(snapshot.role_limits)]
+        limits += [Limit(f"database:{name}", databases[name], most) for name, most in _set(snapshot.database_limits)]
+    return limits
+
+
+def _set(limits: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted((name, most) for name, most in limits.items() if most > 0)

@@ -1,0 +1,84 @@
+"""Each group's sessions sorted into lost and used again, worked out anew only where something changed.
+
+Most sessions of most services do from look to look what they did before: they were used long after their opening, and
+no row of theirs makes them look lost any more. So an origin is sorted out again (`lost`) only when a session came, left
+or moved, when one that may still turn out either way shows another row, or when time alone tells one from the other.
+Owns that memory, which lives as long as the window's origins do. It judges nothing and has no clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batsignal.config import Thresholds
+from batsignal.detect import lost as losses
+from batsignal.detect.lost import SortedOut
+from batsignal.detect.window import Group, Origin, Track, Window
+
+
+@dataclass(slots=True)
+class _Line:
+    """What is known of one origin, and of which state of it."""
+
+    changes: int
+    sorted_out: SortedOut
+    is_stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """The sessions of one group that look lost, in order of opening, and those that were used again."""
+
+    lost: Sequence[Track]
+    filling: Sequence[Track]
+    reused: Sequence[Track]
+    due: float
+    changes: int
+
+
+class Lineup:
+    """All groups' suspects, from look to look."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._limits = thresholds
+        self._lines: dict[Origin, _Line] = {}
+        self._suspects: dict[Group, Suspects] = {}
+
+    def clear(self) -> None:
+        """Forget everything: the window was emptied."""
+        self._lines.clear()
+        self._suspects.clear()
+
+    def look(self, window: Window) -> None:
+        """Note what of the sessions that can still turn out either way changed at this look."""
+        lines = self._lines
+        for track in window.changed:
+            if not track.is_in_use and (line := lines.get(track.origin)) is not None:
+                line.is_stale = True
+                self._suspects.pop(track.origin.group, None)
+        if len(lines) > 2 * len(window.origins):
+            living = set(window.origins.values())
+            self._lines = {origin: line for origin, line in lines.items() if origin in living}
+            groups = set(window.groups.values())
+            self._suspects = {group: one for group, one in self._suspects.items() if group in groups}
+
+    def suspects(self, group: Group, t: float) -> Suspects:
+        """Return a group's suspects; the same object while nothing about them changed."""
+        known = self._suspects.get(group)
+        if known is not None and known.changes == group.changes and t < known.due:
+            return known
+        parts = [self._sort_out(origin, t) for origin in group.origins.values() if origin.tracks]
+        found = Suspects(
+            lost=sorted((track for one in parts for track in one.lost), key=losses.opened_at),
+            filling=[track for one in parts for track in one.filling],
+            reused=[track for one in parts for track in one.reused],
+            due=min((one.due for one in parts), default=t),
+            changes=group.changes,
+        )
+        self._suspects[group] = found
+        return found
+
+    def _sort_out(self, origin: Origin, t: float) -> SortedOut:
+        line = self._lines.get(origin)
+        if line is None or line.is_stale or line.changes != origin.changes or t >= line.sorted_out.due:
+            line = self._lines[origin] = _Line(origin.changes, losses.sort_out(origin, t, self._limits))
+        return line.sorted_out

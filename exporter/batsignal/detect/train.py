@@ -1,0 +1,233 @@
+"""A train of lost sessions: those of one group that came one after the other and stayed, from its onset on.
+
+Owns where a train begins, how fast it goes on, and what all of its sessions have in common. Whether a train is a leak
+is asked elsewhere (`leaks`). It has no clock.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from statistics import mean, median, stdev
+
+from batsignal.config import Thresholds
+from batsignal.detect import lost as losses
+from batsignal.detect import wording
+from batsignal.detect.blame import versions_of
+from batsignal.detect.signal import Subject
+from batsignal.detect.suspects import Suspects
+from batsignal.detect.window import Origin, Track
+
+# The onset is where the steady train of lost sessions begins: a gap this many times the usual one is before it. What is
+# usual is the median, or more where gaps differ much: of trains of ten that come by chance, one in four has a gap of
+# six times the median, and one in thirty one that is seven deviations above the mean of the others.
+GAP_FACTOR = 6.0
+GAP_DEVIATIONS = 7.0
+GAPS_KEPT = 16
+GAPS_LEAST = 3
+GAP_MOST_SECONDS = 900.0
+GAP_SLACK_SECONDS = 10.0
+# A leak goes with its application's traffic. Where that is seen (so many uses of its sessions for each one lost), a gap
+# is as long as what was done in it, up to so many seconds.
+TRAFFIC_USES = 20.0
+GAP_AT_REST_MOST_SECONDS = 7200.0
+# What a pool seemed to fill with belongs to the train after it when it came as steadily, or was a single session.
+FILL_GAPS = 2.0
+FILL_STEP_SECONDS = 2.0
+# The rate is read off the newest lost sessions, as many as there is room for more: one looks back as far as ahead.
+RATE_SESSIONS = 30
+# Sessions that come in clumps with silence between them are pools that start one after the other.
+CLUMP_SESSIONS = 2.0
+CLUMP_OCCUPANCY_RATIO = 0.4
+# A pool lends a session that has been free for so long; a moment less, and it may have been given back while the login
+# of the next one was under way.
+BESIDE_IDLE_SECONDS = 2.0
+BESIDE_IDLE_RATIO = 0.5
+# So much of what was opened before our first look and looks lost must have been opened in nobody's place.
+SEEN_GROWTH_RATIO = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Lost sessions of one group, in order of opening."""
+
+    tracks: Sequence[Track]
+    before: Sequence[Track]
+    """What looks lost too, and is older: others came in the place of as many."""
+    filling: Sequence[Track]
+    """What came before it, looks lost too, and passes for the first fill of a pool."""
+    returned: int
+    """Sessions given back in the meantime, which the train only replaced."""
+    used: Sequence[Track]
+    """Sessions opened as late as the train that were used again."""
+    reused: int
+    """How many of those took nobody's place."""
+
+    @property
+    def lost(self) -> int:
+        return max(len(self.tracks) - self.returned, 0)
+
+    @property
+    def since(self) -> float:
+        return self.tracks[0].opened_at
+
+    @cached_property
+    def onset(self) -> float:
+        """When it began, as a person would say it: with what came as steadily while the pool still seemed to fill."""
+        origins = {id(track.origin) for track in self.tracks}
+        came_before = sorted((track.opened_at for track in self.filling if id(track.origin) in origins), reverse=True)
+        onset = self.since
+        for index, opened_at in enumerate(came_before):
+            alone = came_before[index + 1 : index + 2] == []
+            step = onset - opened_at
+            if step > FILL_GAPS * self.gap_seconds or not (alone or step <= FILL_STEP_SECONDS):
+                break
+            onset = opened_at
+        return onset
+
+    @property
+    def newest(self) -> float:
+        return self.tracks[-1].opened_at
+
+    @property
+    def gap_seconds(self) -> float:
+        return (self.newest - self.since) / max(len(self.tracks) - 1, 1)
+
+    @property
+    def gap_uses(self) -> float:
+        """How often its group was seen at work between one lost session and the next, in the mean."""
+        uses = self.tracks[-1].opened_at_use - self.tracks[0].opened_at_use
+        return max(uses / max(len(self.tracks) - 1, 1), 0.0)
+
+    def rate(self, t: float, sessions: int = RATE_SESSIONS) -> float:
+        """Return sessions a second up to `t`: over so many of the newest, and the time since when they stay away."""
+        newest = self.tracks[-max(sessions, RATE_SESSIONS) :]
+        span = newest[-1].opened_at - newest[0].opened_at
+        steps = len(newest) - 1
+        if steps < 1 or span <= 0:
+            return 0.0
+        silence = t - newest[-1].opened_at
+        return steps / (span if silence <= 2 * span / steps else span + silence)
+
+    @cached_property
+    def is_clumped(self) -> bool:
+        """Whether its sessions come in clumps with silence between them."""
+        seconds = {math.floor(track.opened_at) for track in self.tracks}
+        span = max(self.newest - self.since, 1.0)
+        return len(self.tracks) / len(seconds) >= CLUMP_SESSIONS and len(seconds) / span < CLUMP_OCCUPANCY_RATIO
+
+    @cached_property
+    def is_beside_idle(self) -> bool:
+        """Whether most of it was opened although there were idle sessions to take."""
+        beside = sum(1 for track in self.tracks if track.beside_idle_seconds >= BESIDE_IDLE_SECONDS)
+        return beside >= BESIDE_IDLE_RATIO * len(self.tracks)
+
+    @cached_property
+    def stuck(self) -> int:
+        """How many of it were left in the middle of their work."""
+        return sum(1 for track in self.tracks if losses.is_stuck(track))
+
+    @cached_property
+    def subject(self) -> Subject:
+        """What all of its sessions have in common."""
+        keys = [track.origin.key for track in self.tracks]
+        return Subject(
+            application=wording.common(key.service for key in keys),
+            version=wording.common(key.version for key in keys),
+            user=wording.common(key.user for key in keys),
+            database=wording.common(key.database for key in keys),
+            client=wording.common(key.client for key in keys),
+            query_id=wording.common(track.session.statement_id for track in self.tracks),
+        )
+
+    @cached_property
+    def versions(self) -> frozenset[str]:
+        """The versions that its sessions carry."""
+        return versions_of(track.origin.key.version for track in self.tracks)
+
+    @cached_property
+    def where(self) -> tuple[str, ...]:
+        """Say in which state its sessions are, from where they come and what they did last."""
+        return tuple(self._where())
+
+    def _where(self) -> Iterator[str]:
+        states = {track.session.state or "unknown" for track in self.tracks}
+        hosts = {track.origin.key.client for track in self.tracks if track.origin.key.client}
+        yield f"state: {', '.join(sorted(states))}" + (
+            f"; from {len(hosts)} client addresses" if len(hosts) > 1 else ""
+        )
+        query = wording.common(track.session.query for track in self.tracks)
+        if query:
+            yield f"last statement of each: {query[:120]}"
+        code = wording.code_paths(track.session.code for track in self.tracks)
+        if code:
+            yield code
+
+
+def newest_train(suspects: Suspects, t: float, began: float, limits: Thresholds) -> Train | None:
+    """Return the newest train of a group's lost sessions that took nobody's place; None when there are too few."""
+    lost = list(suspects.lost)
+    if len(lost) < limits.leak_sessions:
+        return None
+    lost = _believable(lost[_onset_index(lost, limits.leak_moment_seconds) :], began)
+    count, begin = losses.unreplaced(lost, t, limits)
+    lost = lost[begin:]
+    return _train(suspects, lost, len(lost) - count) if lost else None
+
+
+def train_since(since: float, origins: Iterable[Origin], suspects: Suspects, limits: Thresholds) -> Train | None:
+    """Return all that was lost since then; None when it is nothing."""
+    lost = [track for track in suspects.lost if track.opened_at >= since]
+    return _train(suspects, lost, losses.returned_since(since, origins, limits)) if lost else None
+
+
+def _train(suspects: Suspects, lost: Sequence[Track], returned: int) -> Train:
+    since = lost[0].opened_at
+    used = [track for track in suspects.reused if track.opened_at >= since]
+    return Train(
+        tracks=tuple(lost),
+        before=tuple(track for track in suspects.lost if track.opened_at < since),
+        filling=tuple(track for track in suspects.filling if track.opened_at < since),
+        returned=returned,
+        used=used,
+        reused=losses.unreplaced_count(since, used),
+    )
+
+
+def _onset_index(lost: Sequence[Track], moment_seconds: float) -> int:
+    """Return where the newest steady train of lost sessions begins."""
+    gaps = [later.opened_at - earlier.opened_at for earlier, later in pairwise(lost)]
+    if not gaps:
+        return 0
+    # Of sessions that come several at a time, the time between the times is what is usual.
+    newest = [gap for gap in gaps if gap > moment_seconds][-GAPS_KEPT:] or gaps
+    strict = min(max(GAP_FACTOR * median(newest), GAP_SLACK_SECONDS), GAP_MOST_SECONDS)
+    uses = [max(later.opened_at_use - earlier.opened_at_use, 0) for earlier, later in pairwise(lost)]
+    usual_uses = median(uses[-GAPS_KEPT:])
+    for index in range(len(gaps) - 1, -1, -1):
+        earlier, later = lost[index], lost[index + 1]
+        is_one_version = earlier.origin.key.version == later.origin.key.version
+        if gaps[index] <= strict:
+            continue
+        if is_one_version and gaps[index] <= min(_far_above(gaps, index, moment_seconds), GAP_MOST_SECONDS):
+            continue
+        was_at_rest = usual_uses >= TRAFFIC_USES and uses[index] <= GAP_FACTOR * usual_uses
+        if not (was_at_rest and gaps[index] <= GAP_AT_REST_MOST_SECONDS):
+            return index + 1
+    return 0
+
+
+def _far_above(gaps: Sequence[float], index: int, moment_seconds: float) -> float:
+    """Return what is far above the gaps that follow one, of too few above all others; 0 when these are few, too."""
+    usual = [gap for gap in gaps[index + 1 :] if gap > moment_seconds][-GAPS_KEPT:]
+    if len(usual) < GAPS_LEAST:
+        usual = [gap for at, gap in enumerate(gaps) if at != index and gap > moment_seconds][-GAPS_KEPT:]
+    return mean(usual) + GAP_DEVIATIONS * stdev(usual) if len(usual) >= GAPS_LEAST else 0.0
+
+
+def _believable(lost: list[Track], began: float) -> list[Track]:
+    """Return the lost sessions that count: those from before our first look only if the later ones replaced nobody."""
+    seen = [track for track in lost if track.opened_at >= began]
+    is_growing = losses.growth_since(began, lost) >= SEEN_GROWTH_RATIO * len(seen)
+    return lost if is_growing else seen
