@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from batsignal.config import Thresholds
-from batsignal.detect.saturation import Growth, SaturationDetector
+from batsignal.detect.growth import Growth
+from batsignal.detect.saturation import SaturationDetector
 from batsignal.detect.window import Window
 from batsignal.snapshot import ApplicationPattern, PollFailure, Session, Slots, Snapshot
 
@@ -32,9 +33,9 @@ class Total:
         self.window.add(Snapshot(server="db1", t=self.t, sessions=sessions, slots=self.slots, **self.facts))
         return tuple(self.detector.look(self.window))
 
-    def hold(self, used: int, looks: int, **names: Any) -> tuple[Any, ...]:
+    def hold(self, used: int, looks: float, **names: Any) -> tuple[Any, ...]:
         found: tuple[Any, ...] = ()
-        for _ in range(looks):
+        for _ in range(int(looks)):
             found = self.look(used, **names)
         return found
 
@@ -62,7 +63,7 @@ def total(pattern: ApplicationPattern) -> Total:
     [(79, None), (80, "warning"), (81, "warning"), (89, "warning"), (90, "critical"), (91, "critical")],
 )
 def test_eighty_percent_warns_and_ninety_is_critical(total: Total, used: int, severity: str | None) -> None:
-    found = total.hold(used, 60)
+    found = total.hold(used, 310)
     assert [one.severity for one in found] == ([severity] if severity else [])
 
 
@@ -71,11 +72,37 @@ def test_ninety_percent_is_critical_once_held_for_four_seconds(total: Total) -> 
     assert [bool(total.look(90)) for _ in range(5)] == [False, False, False, False, True]
 
 
-def test_eighty_percent_warns_once_held_for_half_a_minute(total: Total) -> None:
+def test_eighty_percent_that_grow_no_further_warn_after_five_minutes(total: Total) -> None:
     total.hold(50, 10)
+    assert not total.hold(80, 300)
+    (found,) = total.look(80)
+    assert found.severity == "warning"
+
+
+def test_eighty_percent_that_grow_towards_the_limit_warn_after_half_a_minute(total: Total) -> None:
+    for n in range(180):
+        total.look(65 + n // 12)
     assert not total.hold(80, 30)
     (found,) = total.look(80)
     assert found.severity == "warning"
+    assert 120 <= found.exhaustion_seconds <= 480
+
+
+def test_a_peak_that_came_and_went_is_usual_until_it_lasts_half_as_long_again(total: Total) -> None:
+    total.hold(50, 10)
+    assert total.hold(85, 400)  # the first one, nobody knows
+    total.hold(50, 400)
+    for _ in range(5):
+        assert not total.hold(85, 400)
+        assert not total.hold(50, 400)
+    assert total.hold(85, 1.5 * 400 + 60)
+
+
+def test_a_peak_that_is_usual_is_critical_at_ninety_percent_all_the_same(total: Total) -> None:
+    for _ in range(3):
+        total.hold(50, 400)
+        total.hold(85, 400)
+    assert [one.severity for one in total.hold(90, 5)] == ["critical"]
 
 
 def test_peak_of_three_seconds_says_nothing(total: Total) -> None:
@@ -85,7 +112,7 @@ def test_peak_of_three_seconds_says_nothing(total: Total) -> None:
 
 
 def test_warning_becomes_critical_at_ninety(total: Total) -> None:
-    total.hold(85, 40)
+    total.hold(85, 310)
     found = total.hold(92, 6)
     assert [one.severity for one in found] == ["critical"]
     assert found[0].since == T + 1
@@ -98,14 +125,14 @@ def test_critical_lets_go_five_points_lower(total: Total) -> None:
 
 
 def test_warning_ends_after_fifteen_seconds_below_seventy_five(total: Total) -> None:
-    total.hold(82, 40)
+    total.hold(82, 310)
     assert total.hold(75, 60)
     assert total.hold(74, 15)
     assert not total.look(74)
 
 
 def test_limit_that_is_brushed_does_not_flap(total: Total) -> None:
-    total.hold(82, 40)
+    total.hold(82, 310)
     for _ in range(20):
         assert total.hold(74, 5)
         assert total.hold(76, 2)
@@ -123,6 +150,11 @@ def test_summary_says_when_none_is_left(total: Total) -> None:
     (found,) = total.hold(100, 10)
     assert found.exhaustion_seconds == 0.0
     assert "none is left" in found.summary
+
+
+def test_reserved_slots_that_are_taken_too_are_told_apart(total: Total) -> None:
+    (found,) = total.hold(102, 10)
+    assert found.summary == "all 100 of the server's connection slots and 2 reserved ones are taken; none is left"
 
 
 def test_largest_holders_are_named_first_in_the_action(total: Total) -> None:
@@ -152,6 +184,18 @@ def test_limit_of_a_database_is_watched_on_its_own(total: Total) -> None:
     (found,) = total.hold(10, 10, datname="shop")
     assert (found.subject.limit, found.subject.database) == ("database:shop", "shop")
     assert found.exhaustion_seconds == 0.0
+
+
+@pytest.mark.parametrize("limit", ["role", "database"])
+def test_limit_that_others_do_not_share_has_its_own_time_left(total: Total, limit: str) -> None:
+    total.facts = {f"{limit}_limits": {"app": 60}}
+    names = {"usename": "app"} if limit == "role" else {"datname": "app"}
+    found: tuple[Any, ...] = ()
+    for n in range(380):
+        found = total.look(20 + n // 10, **names)
+    (found,) = found
+    truth = (60 - 57) * 10
+    assert truth / 1.5 <= found.exhaustion_seconds <= truth * 1.5
 
 
 def test_limit_that_was_taken_away_is_forgotten(total: Total) -> None:
@@ -202,6 +246,14 @@ def test_honest_growth_tells_when_the_slots_run_out_within_a_factor_of_one_and_a
     assert truth / 1.5 <= total.exhaustion_seconds <= truth * 1.5
 
 
+def test_growth_of_an_hour_is_told_from_far_back(pattern: ApplicationPattern) -> None:
+    total = Total(pattern, Slots(max=203, superuser_reserved=3))
+    for n in range(2400):
+        total.look(100 + n // 60)  # one a minute, that is two in the newest two minutes
+    truth = (200 - 139) * 60
+    assert truth / 1.5 <= total.exhaustion_seconds <= truth * 1.5
+
+
 def test_nothing_runs_out_while_the_total_is_flat(total: Total) -> None:
     total.hold(60, 200)
     assert total.exhaustion_seconds == math.inf
@@ -220,7 +272,7 @@ def test_no_line_is_drawn_through_a_gap() -> None:
         growth.add(T + n, 20)
     for n in range(60):
         growth.add(T + 200 + n, 80)
-    assert growth.rate() == 0.0
+    assert growth.seconds_left(100) == math.inf
 
 
 def test_no_line_is_drawn_through_a_clock_that_stepped_back() -> None:
@@ -228,14 +280,14 @@ def test_no_line_is_drawn_through_a_clock_that_stepped_back() -> None:
     for n in range(60):
         growth.add(T + n, 20 + n)
     growth.add(T - 3600, 20)
-    assert growth.rate() == 0.0
+    assert growth.seconds_left(100) == math.inf
 
 
 def test_less_than_half_a_minute_is_too_little_for_a_line() -> None:
     growth = Growth()
     for n in range(29):
         growth.add(T + n, 20 + n)
-    assert growth.rate() == 0.0
+    assert growth.seconds_left(100) == math.inf
 
 
 def test_full_server_has_no_time_left(total: Total) -> None:
