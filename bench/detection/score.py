@@ -77,15 +77,19 @@ class TruthScore:
     within_bound: bool = False
     deploy_right: bool | None = None
     exhaustion_ratio: float | None = None
+    half_way_ratio: float | None = None
     repeats: int = 0
     lapses: int = 0
 
     @property
     def exhaustion_right(self) -> bool | None:
         """Whether the prediction at the raise was right within the factor; None when there was nothing to predict."""
-        if self.exhaustion_ratio is None:
-            return None
-        return 1 / EXHAUSTION_FACTOR <= self.exhaustion_ratio <= EXHAUSTION_FACTOR
+        return _is_near(self.exhaustion_ratio)
+
+    @property
+    def half_way_right(self) -> bool | None:
+        """As `exhaustion_right`, of what was said half-way from the onset to the exhaustion."""
+        return _is_near(self.half_way_ratio)
 
     @property
     def before_exhaustion(self) -> bool:
@@ -255,7 +259,8 @@ def _score_truth(truth: Truth, raises: Sequence[Said], ended: float) -> TruthSco
         seconds=seconds,
         within_bound=seconds <= truth.bound_seconds + ROUNDING_SECONDS,
         deploy_right=_deploy_right(truth, first),
-        exhaustion_ratio=_exhaustion_ratio(truth, first.states[0]),
+        exhaustion_ratio=_exhaustion_ratio(truth, first.states[0], raised_at=first.raised_at),
+        half_way_ratio=_half_way_ratio(truth, raises, ended),
         repeats=len(raises) - len(lives),
         lapses=sum(one.cleared_at is not None and one.superseded_by is None for one in raises),
     )
@@ -275,9 +280,30 @@ def _deploy_right(truth: Truth, said: Said) -> bool | None:
     return False if any(named) else None
 
 
-def _exhaustion_ratio(truth: Truth, raised: State) -> float | None:
-    """Return predicted over true time left at the raise; None when nothing runs out or all has run out already."""
-    if truth.exhaustion is None or raised.t >= truth.exhaustion:
+def _is_near(ratio: float | None) -> bool | None:
+    return None if ratio is None else 1 / EXHAUSTION_FACTOR <= ratio <= EXHAUSTION_FACTOR
+
+
+def _exhaustion_ratio(truth: Truth, said: State, *, raised_at: float) -> float | None:
+    """Return predicted over true time left at that moment; None when nothing runs out or all has run out already."""
+    if truth.exhaustion is None or raised_at >= truth.exhaustion:
         return None
-    predicted = raised.finding.exhaustion_seconds
-    return predicted / (truth.exhaustion - raised.t) if math.isfinite(predicted) else math.inf
+    predicted = said.finding.exhaustion_seconds
+    if not math.isfinite(predicted):
+        return math.inf
+    return max(said.t + predicted - raised_at, 0.0) / (truth.exhaustion - raised_at)
+
+
+def _half_way_ratio(truth: Truth, raises: Sequence[Said], ended: float) -> float | None:
+    """Return predicted over true time left half-way from the onset to the exhaustion, by what was said last by then.
+
+    None when nothing runs out before the play ends, or nothing is said then: it is late, and counted as that.
+    """
+    if truth.exhaustion is None or truth.exhaustion > ended:
+        return None
+    half_way = (truth.onset + truth.exhaustion) / 2
+    lit = [one for one in raises if one.raised_at <= half_way and (one.cleared_at is None or one.cleared_at > half_way)]
+    if not lit:
+        return None
+    last = max((state for one in lit for state in one.states if state.t <= half_way), key=lambda state: state.t)
+    return _exhaustion_ratio(truth, last, raised_at=half_way)

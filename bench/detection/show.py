@@ -82,6 +82,8 @@ def _truth_lines(told: TruthScore, variation: Variation) -> Iterator[str]:
         facts.append("right deploy" if told.deploy_right else "WRONG deploy")
     if told.exhaustion_ratio is not None:
         facts.append(f"predicted time left x{told.exhaustion_ratio:.2f} of the true")
+    if told.half_way_ratio is not None:
+        facts.append(f"half-way x{told.half_way_ratio:.2f}")
     if told.repeats:
         facts.append(f"raised {told.repeats} times more")
     if told.lapses:

@@ -62,6 +62,7 @@ class Tally:
     before_exhaustion: int
     deploy_right: Count
     exhaustion_right: Count
+    half_way_right: Count
     false_criticals: int
     false_warnings: int
     allowed_warnings: int
@@ -109,6 +110,7 @@ class RowSummary(Tally):
             "before_exhaustion": self.before_exhaustion,
             "deploy_right": asdict(self.deploy_right),
             "exhaustion_right": asdict(self.exhaustion_right),
+            "half_way_right": asdict(self.half_way_right),
             "false_criticals": self.false_criticals,
             "false_warnings": self.false_warnings,
             "allowed_warnings": self.allowed_warnings,
@@ -202,6 +204,7 @@ def summarise(row: Row, variations: Iterable[Variation]) -> RowSummary:
         before_exhaustion=sum(told.before_exhaustion for told in truths),
         deploy_right=_count(told.deploy_right for told in told_ones),
         exhaustion_right=_count(told.exhaustion_right for told in told_ones),
+        half_way_right=_count(told.half_way_right for told in told_ones),
         false_criticals=sum(page.severity == "critical" and not page.allowed for page in pages),
         false_warnings=sum(page.severity == "warning" and not page.allowed for page in pages),
         allowed_warnings=sum(page.allowed for page in pages),
@@ -237,6 +240,7 @@ def sum_of(section: Section, rows: Sequence[RowSummary]) -> SectionSum:
         before_exhaustion=sum(row.before_exhaustion for row in ours),
         deploy_right=_add(row.deploy_right for row in ours),
         exhaustion_right=_add(row.exhaustion_right for row in ours),
+        half_way_right=_add(row.half_way_right for row in ours),
         false_criticals=sum(row.false_criticals for row in ours),
         false_warnings=sum(row.false_warnings for row in ours),
         allowed_warnings=sum(row.allowed_warnings for row in ours),

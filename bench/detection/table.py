@@ -29,6 +29,7 @@ HEAD = (
         "bound",
         "deploy",
         "x1.5",
+        "half-way",
         "crit",
         "warn",
         "again",
@@ -45,7 +46,8 @@ detected: right kind and right culprit, of the truths in n variations; "not name
 ours is the signal's raise: a scrape and an evaluation of 5 s at most come before it pages; theirs is the alert
 woke: of the same, critical at any time · in bound: of the same · median, p90: from the onset to the raise · bound: its
 median
-deploy, x1.5: right deploy, time left predicted within a factor of 1.5; of those detected that have one
+deploy, x1.5: right deploy, time left predicted within a factor of 1.5 at the raise; of those detected that have one
+half-way: the same half-way from the onset to the exhaustion
 crit, warn: false criticals and warnings; +n: warnings that the row allows · again: raised more than once for one truth
 lapse: cleared as ended while it went on · before exhaustion: ours has become critical by then, theirs has fired
 stock rules: that which alerts on most, then the soonest, by its median; in time: before the slots ran out. None names
@@ -66,7 +68,8 @@ def sums(rows: Sequence[RowSummary]) -> str:
     """Spell the sums: ours by section, then each stock rule."""
     ours: list[tuple[str, ...]] = [
         (
-            *("ours", "rows", "n", "sim. hours", "detected", "woke", "in bound", "before exhaustion", "deploy", "x1.5"),
+            *("ours", "rows", "n", "sim. hours", "detected", "woke", "in bound", "before exhaustion", "deploy"),
+            *("x1.5", "half-way"),
             *("false crit", "a day", "false warn", "a day", "allowed warn", "false kinds", "again", "lapse"),
         )
     ]
@@ -116,6 +119,7 @@ def _cells(row: RowSummary) -> tuple[str, ...]:
         seconds(row.bound_seconds),
         str(row.deploy_right) if row.deploy_right.of else "-",
         str(row.exhaustion_right) if row.exhaustion_right.of else "-",
+        str(row.half_way_right) if row.half_way_right.of else "-",
         str(row.false_criticals),
         warnings,
         str(row.repeats) if row.detected.of else "-",
@@ -151,6 +155,7 @@ def _section_cells(one: SectionSum) -> tuple[str, ...]:
         _of(one.before_exhaustion, named),
         str(one.deploy_right) if one.deploy_right.of else "-",
         str(one.exhaustion_right) if one.exhaustion_right.of else "-",
+        str(one.half_way_right) if one.half_way_right.of else "-",
         str(one.false_criticals),
         f"{one.a_day(one.false_criticals):.2f}",
         str(one.false_warnings),

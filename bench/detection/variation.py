@@ -153,7 +153,7 @@ def judge(play: "Play") -> Variation:
 
 
 def _truth_json(told: TruthScore, began: float) -> dict[str, Any]:
-    ratio = told.exhaustion_ratio
+    ratio, half_way = told.exhaustion_ratio, told.half_way_ratio
     return told.truth.as_json() | {
         "onset_seconds": round(told.truth.onset - began, 2),
         "outcome": told.outcome,
@@ -162,6 +162,8 @@ def _truth_json(told: TruthScore, began: float) -> dict[str, Any]:
         "deploy_right": told.deploy_right,
         "exhaustion_ratio": None if ratio is None or math.isinf(ratio) else round(ratio, 4),
         "exhaustion_right": told.exhaustion_right,
+        "half_way_ratio": None if half_way is None or math.isinf(half_way) else round(half_way, 4),
+        "half_way_right": told.half_way_right,
         "before_exhaustion": told.before_exhaustion,
         "repeats": told.repeats,
         "lapses": told.lapses,

@@ -5,12 +5,14 @@ restart of the daemon (`resume`). Nothing is judged here, and there is no clock:
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from batsignal.detect.signal import Event, Finding, Key, Signal
 
-# An update is worth an event when a fact changed or the count moved by this share; each tick would drown them.
+# An update is worth an event when a fact changed, or the count or the time left moved by this share; each tick would
+# drown them.
 COUNT_STEP_RATIO = 0.25
 
 # A detector that begins anew may need minutes of history before it finds again what it had found: a leak that crawls,
@@ -128,7 +130,18 @@ def _is_news(told: Finding, now: Finding) -> bool:
         now.since,
         now.database_healthy,
     )
-    return facts_changed or abs(now.sessions - told.sessions) > COUNT_STEP_RATIO * max(told.sessions, 1)
+    return (
+        facts_changed
+        or abs(now.sessions - told.sessions) > COUNT_STEP_RATIO * max(told.sessions, 1)
+        or _has_moved(told.exhaustion_seconds, now.exhaustion_seconds)
+    )
+
+
+def _has_moved(told_seconds: float, now_seconds: float) -> bool:
+    """Whether the time left is so much more or less than was told."""
+    if math.isinf(told_seconds) or math.isinf(now_seconds):
+        return told_seconds != now_seconds
+    return abs(now_seconds - told_seconds) > COUNT_STEP_RATIO * told_seconds
 
 
 def _new_id(server: str, key: Key, t: float) -> str:
