@@ -19,14 +19,14 @@ from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.limits import Limit, limits_of
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.suspects import Lineup, Suspects
-from batsignal.detect.train import TRAFFIC_USES, Train, newest_train, train_since
+from batsignal.detect.train import BESIDE_IDLE_SECONDS, TRAFFIC_USES, Train, newest_train, train_since
 from batsignal.detect.window import Group, Origin, Window
 
 # Of the sessions opened since the onset that are still there, less the first fill of each pool, this share was never
 # used again. Workers that each open one session at their first request come close, and have used many again by then.
 NEVER_USED_AGAIN_RATIO = 0.75
-# With fewer, they must rest so many times as long as any of the others ever rested before it was used again.
-RESTED_FACTOR = 3.0
+# Where a pool grew at the same time, what it opened while all it had were at work speaks against no leak. Several
+# pools behind one address open beside idle ones, and show it by those of them that are used again.
 # An application that gives back this share of what it takes holds its sessions for long, and loses none.
 GIVEN_BACK_RATIO = 0.3
 GIVEN_BACK_SECONDS = 60.0
@@ -198,24 +198,14 @@ class LeakDetector:
         silence = t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
         if not full and silence > 3 * train.gap_seconds + 10.0:
             return False
-        return self._is_never_used_again(train, t, least)
+        return self._is_never_used_again(train, least)
 
-    def _is_never_used_again(self, train: Train, t: float, least: int) -> bool:
-        """Whether nearly all that was opened was not used again, or what was not rests as nothing else there does."""
-        if len(train.tracks) >= NEVER_USED_AGAIN_RATIO * (len(train.tracks) + train.reused):
+    def _is_never_used_again(self, train: Train, least: int) -> bool:
+        """Whether nearly all that was opened was not used again, or nearly all of what no pool would have opened."""
+        if train.stuck >= least or _is_nearly_all(len(train.tracks), train.reused):
             return True
-        if train.stuck >= least:
-            return True
-        longest_seconds = max(track.longest_rest_seconds for track in train.used)
-        rested_seconds = RESTED_FACTOR * max(longest_seconds, self._limits.leak_idle_seconds)
-        stale = sum(
-            1
-            for track in train.tracks
-            if track.resting_since is not None
-            and t - track.resting_since >= rested_seconds
-            and track.beside_idle_seconds > 0
-        )
-        return stale >= least
+        used = sum(1 for track in train.used if track.beside_pooled_seconds >= BESIDE_IDLE_SECONDS)
+        return train.is_beside_idle and _is_nearly_all(len(train.tracks), used)
 
     def _is_seen(self, group: Group, train: Train, window: Window, *, full: bool) -> bool:
         """Whether it grew enough before our own eyes: what was given back before them, we do not know."""
@@ -325,6 +315,10 @@ class LeakDetector:
         # What comes in clumps may be pools that start behind one address: it wakes somebody once room is short.
         may_wake = not train.is_clumped or ratio >= numbers.saturation_warning_ratio
         return "critical" if exhaustion <= within and may_wake else "warning"
+
+
+def _is_nearly_all(lost: int, used: int) -> bool:
+    return lost >= NEVER_USED_AGAIN_RATIO * (lost + used)
 
 
 def _eaten_into(train: Train, window: Window) -> list[Limit]:

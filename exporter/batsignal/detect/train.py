@@ -142,7 +142,7 @@ class Train:
         )
 
     @cached_property
-    def versions(self) -> frozenset[str]:
+    def versions(self) -> tuple[str, ...]:
         """The versions that its sessions carry."""
         return versions_of(track.origin.key.version for track in self.tracks)
 

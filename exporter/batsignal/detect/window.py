@@ -19,6 +19,8 @@ FORGET_EVERY_SECONDS = 60.0
 CLOSINGS_KEPT = 512
 # A session that lived shorter is none that a pool would have to replace.
 CLOSING_LIFE_SECONDS = 5.0
+# A session that was used so long after its opening was lent again.
+POOLED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Track:
     """How often its group had been seen at work when this one came."""
     beside_idle_seconds: float = 0.0
     """How long another of its origin had been unused when this one was opened: a pool would have taken that one."""
+    beside_pooled_seconds: float = 0.0
+    """The same, of those others that had come back for a further use, and so are in a pool for sure."""
     is_in_use: bool = False
     """Whether it was used long after its opening: noted by `lost`, which need not ask about it again."""
 
@@ -158,13 +162,16 @@ def _note_idle_beside(joined: Iterable[Track]) -> None:
 
     A session that has rested since before the opening, and still does, was free at the opening, whenever we look.
     """
-    since: dict[int, float] = {}
+    since: dict[int, tuple[float, float]] = {}
     for track in joined:
         origin = track.origin
         if id(origin) not in since:
-            rests = [rest for other in origin.tracks.values() if (rest := other.resting_since) is not None]
-            since[id(origin)] = min(rests, default=math.inf)
-        track.beside_idle_seconds = max(track.opened_at - since[id(origin)], 0.0)
+            rests = [(rest, other) for other in origin.tracks.values() if (rest := other.resting_since) is not None]
+            pooled = [rest for rest, other in rests if rest - other.opened_at > POOLED_SECONDS]
+            since[id(origin)] = min((rest for rest, _ in rests), default=math.inf), min(pooled, default=math.inf)
+        idle_since, pooled_since = since[id(origin)]
+        track.beside_idle_seconds = max(track.opened_at - idle_since, 0.0)
+        track.beside_pooled_seconds = max(track.opened_at - pooled_since, 0.0)
 
 
 class Window:

@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from itertools import cycle
 from typing import Any
 
 import pytest
@@ -549,14 +548,12 @@ def test_fewer_than_eight_lost_beside_a_pool_that_recycles_are_no_leak(
     assert not watcher.events, watcher.sentences()
 
 
-def in_use(world: Any, until: float, rests: tuple[float, ...] = (6.0,)) -> Any:
-    """A session that is used after each of these rests, again and again, and closed in the end."""
+def in_use(world: Any, until: float) -> Any:
+    """A session that is used every six seconds and closed in the end."""
     seat = world.open("web")
-    for rest in cycle(rests):
-        if world.elapsed >= until:
-            break
+    while world.elapsed < until:
         seat.use(world.now, 0.1)
-        yield rest
+        yield 6.0
     world.close(seat)
 
 
@@ -564,23 +561,39 @@ def test_train_that_stopped_long_ago_is_not_called_late(make_world: Any, watcher
     world = make_world(slots=small(197))
     world.leak("web", every=5, at=ONSET, until=ONSET + 50)
     for n in range(8):
-        world.run(in_use(world, 400, (15.0,)), ONSET + 2 + 5.0 * n)
+        world.run(in_use(world, 400), ONSET + 2 + 5.0 * n)
     watcher.follow(world.looks(600))
     assert not watcher.events, watcher.sentences()
 
 
-@pytest.mark.parametrize(("used_every", "rested"), [(24.0, 5.0), (6.0, 3 * 15.0)], ids=["few used", "half used"])
-def test_where_more_than_a_quarter_is_used_again_the_lost_must_rest_thrice_as_long_as_any_of_those(
-    make_world: Any, watcher: Any, start: float, used_every: float, rested: float
+@pytest.mark.parametrize(("used_every", "is_called"), [(6.0, False), (24.0, True)])
+def test_three_of_four_sessions_must_never_have_been_used_again(
+    make_world: Any, watcher: Any, used_every: float, is_called: bool
 ) -> None:
     world = make_world(slots=small(497))
-    world.pool("web", least=1)
-    world.leak("web", every=6, at=ONSET, jitter=0)
+    world.leak("web", every=6, at=ONSET)
     for n in range(int(600 / used_every)):
-        world.run(in_use(world, 1000, (1.0, 15.0)), ONSET + 2 + used_every * n)
-    watcher.follow(world.looks(300))
-    called, _ = first(watcher, start)
-    assert called - ONSET == pytest.approx(7 * 6 + rested, abs=6)
+        world.run(in_use(world, 1000), ONSET + 2 + used_every * n + 1.3 * (n % 4))
+    watcher.follow(world.looks(600))
+    assert bool(watcher.raised("leak")) == is_called, watcher.sentences()
+
+
+def test_what_a_pool_opened_while_all_it_had_were_at_work_does_not_hide_what_was_opened_beside_idle_ones(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(197))
+
+    def busy(pod: str) -> Any:
+        seat = world.open("web", client=pod)
+        while True:
+            seat.use(world.now, 0.9)
+            yield 1.0
+
+    for n in range(8):
+        world.run(busy(PODS[n % 4]), ONSET + 20.0 * n)
+    world.leak("web", every=15.0, at=ONSET + 1, clients=PODS[:4])
+    watcher.follow(world.looks(400))
+    assert first(watcher, start)[0] - ONSET <= 10 * 15 + 15
 
 
 @pytest.mark.parametrize(("pause", "is_called"), [(29.0, True), (31.0, False)])
