@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Secret, ValidationError, model_validator
 
-from batsignal.config_source import SECRET_KEYS, from_environment, from_file
+from batsignal.config_source import SECRET_KEYS, from_environment, from_file, read_token
 from batsignal.config_wording import explained
 from batsignal.errors import ConfigError
 
@@ -151,12 +151,16 @@ class EndpointConfig(_Section):
 
 
 class WebConfig(_Section):
-    """Where the daemon listens."""
+    """Where the daemon listens, and who may tell it of deploys."""
 
     listen_address: Annotated[str, AfterValidator(_address)] = Field(
         default=LISTEN_ADDRESS, description="HOST:PORT, [IPV6]:PORT or :PORT"
     )
-    deploy_token_file: str | None = Field(default=None, description="the path of a file with the token")
+    deploy_token_file: str | None = Field(default=None, min_length=1, description="the path of a file with the token")
+
+    def deploy_token(self) -> SecretText | None:
+        """Read the token anew; None when no file is named. Raises ConfigError."""
+        return None if self.deploy_token_file is None else SecretText(read_token(self.deploy_token_file))
 
 
 class StoreConfig(_Section):
@@ -218,7 +222,12 @@ def load(file: str | None, environment: Mapping[str, str]) -> Config:
     """
     source = from_environment(environment) if file is None else from_file(Path(file), environment)
     try:
-        return Config.model_validate(source.content)
+        config = Config.model_validate(source.content)
     except ValidationError as exc:
         # `from None`: the library's own text quotes the values, secrets among them.
         raise ConfigError(f"{source.name}: {explained(exc.errors(), Config, SECRET_KEYS)}") from None
+    try:
+        config.web.deploy_token()
+    except ConfigError as exc:
+        raise ConfigError(f"{source.name}: {exc}") from exc
+    return config

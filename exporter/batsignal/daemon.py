@@ -17,9 +17,10 @@ import structlog
 
 from batsignal import __version__
 from batsignal.chronicle import Chronicle
-from batsignal.config import Config, EndpointConfig
+from batsignal.config import Config, EndpointConfig, SecretText
 from batsignal.deploys.log import DeployLog
 from batsignal.errors import ConfigError
+from batsignal.expose.deploys import Desk
 from batsignal.expose.metrics import Exposition
 from batsignal.expose.server import WebServer, build_app
 from batsignal.poll.health import Prober, Target
@@ -29,7 +30,7 @@ from batsignal.record.recording import RecordingWriter
 from batsignal.record.tally import EndpointTally
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
-from batsignal.snapshot import ApplicationPattern, ProbeResult
+from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult
 
 STOP_SECONDS = 2.0
 RELOAD_SECONDS = 4.0
@@ -63,6 +64,7 @@ class Daemon:
         self._cell = BoardCell(Board(version=__version__, started_at=now, config_reload_at=now))
         self._exposition = Exposition(lambda: self._cell.board)
         self._resolver = Resolver()
+        self._deploy_token = _secret(config.web.deploy_token())
         self._chronicle = Chronicle(config.store, clock=clock)
         self._deploys = DeployLog(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
@@ -75,6 +77,8 @@ class Daemon:
             reload=self.reload if enable_lifecycle else None,
             clock=clock,
             runbooks=runbooks,
+            past=self._chronicle.history,
+            desk=Desk(mark=self._mark, token=lambda: self._deploy_token),
         )
         self._web = WebServer(app, WebServer.bind(listen_address))
         # After the port: a second daemon by mistake must not empty the recording of the first.
@@ -102,6 +106,7 @@ class Daemon:
         with self._reloading:
             try:
                 config = self._read_config()
+                deploy_token = _secret(config.web.deploy_token())
             except ConfigError as exc:
                 text = str(exc)
                 log.error(  # noqa: TRY400 - the file is wrong, not the code: no traceback
@@ -110,9 +115,13 @@ class Daemon:
                 self._cell.swap(lambda board: replace(board, config_reload_ok=False, config_reload_error=text))
                 self._exposition.refresh(None)
                 return text
-            for section in ("web", "store"):
-                if getattr(config, section) != getattr(self._config, section):
-                    log.warning("a change of this section takes effect at the next start", section=section)
+            for key, new, old in (
+                ("web.listen_address", config.web.listen_address, self._config.web.listen_address),
+                ("store", config.store, self._config.store),
+            ):
+                if new != old:
+                    log.warning("a change of this key takes effect at the next start", key=key)
+            self._deploy_token = deploy_token
             before, self._config = self._config, config
             self._apply(config, before=before)
             now = self._clock()
@@ -218,15 +227,24 @@ class Daemon:
     # -- what ticks and probes bring -------------------------------------------------------------------------------
 
     def _put_server(self, server: ServerBoard) -> None:
+        self._cell.put_server(server)
+        self._show_deploys()
+        self._exposition.refresh(server.name)
+
+    def _mark(self, deploy: Deploy) -> tuple[Deploy, bool]:
+        """Take in a deploy that somebody tells of: the next tick judges by it, and the next life of the daemon."""
+        known, is_news = self._deploys.mark(deploy)
+        if is_news:
+            log.info("deploy marked", service=known.service, version=known.version, at=known.at)
+            self._show_deploys()
+        return known, is_news
+
+    def _show_deploys(self) -> None:
         deploys = self._deploys.known
-        news = deploys != self._cell.board.deploys
-        if news:
+        if deploys != self._cell.board.deploys:
             self._chronicle.deployed(deploys)
             self._cell.swap(lambda board: replace(board, deploys=deploys))
-        self._cell.put_server(server)
-        if news:
             self._exposition.refresh(None)
-        self._exposition.refresh(server.name)
 
     def _probed(self, result: ProbeResult) -> None:
         home = self._homes.get(result.endpoint)
@@ -322,6 +340,10 @@ def _put_aside(path: Path) -> None:
             path.rename(aside)
             log.info("recording put aside", path=str(path), aside=str(aside))
             return
+
+
+def _secret(text: SecretText | None) -> str | None:
+    return None if text is None else text.get_secret_value()
 
 
 def _server_job(name: str) -> str:

@@ -279,6 +279,16 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
         ": store.keep_days: expected a whole number of days from 1 to 3650, got true",
     ),
     (
+        "a store of a number",
+        f"{SERVER}store: {{path: 5}}\n",
+        ": store.path: expected the path of a file, or null, got 5",
+    ),
+    (
+        "a token's file that is none",
+        f"{SERVER}web: {{deploy_token_file: 5}}\n",
+        ": web.deploy_token_file: expected the path of a file with the token, got 5",
+    ),
+    (
         "half a name",
         f"{SERVER}metrics: {{top_names: 1.5}}\n",
         ": metrics.top_names: expected a whole number from 1 to 2000, got 1.5",
@@ -392,6 +402,35 @@ def test_whole_example_of_the_contract_is_read(tmp_path: Path) -> None:
 def test_shipped_example_is_a_good_file() -> None:
     file = Path(__file__).parents[2] / "exporter" / "batsignal.example.yml"
     assert load(str(file), {}).servers
+
+
+def test_a_store_of_null_keeps_nothing(tmp_path: Path) -> None:
+    assert good(tmp_path, f"{SERVER}store: {{path: null}}\n").store.path is None
+
+
+def test_the_deploy_token_is_read_anew_from_beside_the_config(tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("first\n")
+    config = good(tmp_path, f"{SERVER}web: {{deploy_token_file: token}}\n")
+    for token in ("first", "second"):
+        token_file.write_text(f"{token}\n")
+        read = config.web.deploy_token()
+        assert read is not None
+        assert read.get_secret_value() == token
+        assert token not in repr(read)
+    assert good(tmp_path, SERVER).web.deploy_token() is None
+
+
+@pytest.mark.parametrize("content", ["", "\n", "two words", "two\nlines", "t\u00f6ken"])
+def test_a_deploy_token_that_no_header_can_carry_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "token").write_text(content)
+    said = refusal(written(tmp_path, f"{SERVER}web: {{deploy_token_file: token}}\n"))
+    assert "web.deploy_token_file: expected one line of printable ASCII without spaces" in said
+
+
+def test_a_deploy_token_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    said = refusal(written(tmp_path, f"{SERVER}web: {{deploy_token_file: nowhere}}\n"))
+    assert "web.deploy_token_file: expected a readable file" in said
 
 
 def test_service_of_an_endpoint_is_its_name_by_default(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import time
+from pathlib import Path
 
-from batsignal.config import Config, EndpointConfig, ServerConfig, load
+from batsignal.config import Config, EndpointConfig, ServerConfig, StoreConfig, load
 from batsignal.poll.health import Target, probe
 from batsignal.poll.host import find_postmaster
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
+from batsignal.record.database import examined
 from batsignal.snapshot import Snapshot
 
 PATIENCE_SECONDS = 5.0
@@ -18,9 +20,25 @@ def check(config_file: str | None) -> int:
     """Print a line per fact; return 0 when all is well and 1 when something is not. Raises ConfigError."""
     config = load(config_file, os.environ)
     _say(True, "config", f"{_count(len(config.servers), 'server')}, {_count(len(config.endpoints), 'endpoint')}")
-    well = [_check_server(server) for server in config.servers]
+    well = [_check_store(config.store)]
+    well += [_check_server(server) for server in config.servers]
     well += asyncio.run(_check_endpoints(config))
     return 0 if all(well) else 1
+
+
+def _check_store(store: StoreConfig) -> bool:
+    """Say whether history can be kept; what is there is left as it is."""
+    if store.path is None:
+        _note("store", "store.path is null: no history, and a restart knows nothing of what was before")
+        return True
+    path = Path(store.path)
+    fault, note = examined(path)
+    if fault is not None:
+        return _say(False, "store", f"{path}: {fault}; the watch goes on without history")
+    _say(True, "store", f"{path} and its recordings can be written, kept for {_count(store.keep_days, 'day')}")
+    if note is not None:
+        _note("store", f"{path}: {note}")
+    return True
 
 
 def _check_server(server: ServerConfig) -> bool:

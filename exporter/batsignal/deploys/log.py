@@ -15,7 +15,9 @@ class DeployLog:
         """`known` are those of an earlier life."""
         self._watch = VersionWatch(pattern)
         self._lock = threading.Lock()
-        self._known: tuple[Deploy, ...] = tuple(sorted(known, key=lambda one: one.at)[-DEPLOYS_KEPT:])
+        self._known: tuple[Deploy, ...] = ()
+        for deploy in sorted(known, key=lambda one: one.at):
+            self._take(deploy)
 
     @property
     def known(self) -> tuple[Deploy, ...]:

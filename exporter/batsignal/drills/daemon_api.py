@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from batsignal.errors import ConfigError
+from batsignal.errors import ConfigError, UnreachableError
 
 REQUEST_TIMEOUT_SECONDS = 2.0
+# What a person or a pipeline asks may take longer than what is asked several times a second.
+ASK_TIMEOUT_SECONDS = 10.0
+ANSWER_BYTES_MOST = 64 * 1024 * 1024
 # Below this, two clocks that differ are one clock and a slow answer.
 CLOCK_SLACK_SECONDS = 2.0
 
@@ -55,6 +58,14 @@ class Lit:
     ahead_seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a daemon, or something else at its address, answered: the object in its body, empty when that is none."""
+
+    status: int
+    content: Mapping[str, Any]
+
+
 class DaemonApi:
     """Asks a daemon at `host` and `port`; `tls` for https, `prefix` for a path before `/api`."""
 
@@ -66,17 +77,40 @@ class DaemonApi:
 
     def get(self, path: str) -> bytes | None:
         """Return the body of an answer with status 200, else None."""
-        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=REQUEST_TIMEOUT_SECONDS)
         try:
-            connection.request("GET", self._prefix + path)
-            answer = connection.getresponse()
-            body = answer.read()
+            status, body = self._request("GET", path, None, {}, REQUEST_TIMEOUT_SECONDS)
         except (OSError, http.client.HTTPException):
             return None
+        return body if status == http.HTTPStatus.OK else None
+
+    def ask(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, headers: Mapping[str, str]
+    ) -> Answer:
+        """Return an answer of any status as JSON; raises UnreachableError when none comes."""
+        content = None if body is None else json.dumps(body).encode("ascii")
+        given = {"Content-Type": "application/json", **headers}
+        try:
+            status, raw = self._request(method, path, content, given, ASK_TIMEOUT_SECONDS)
+        except (OSError, http.client.HTTPException) as exc:
+            reason = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
+            raise UnreachableError(f"no answer from the daemon at {self._host}:{self._port}: {reason}") from exc
+        try:
+            answer = json.loads(raw)
+        except ValueError:
+            answer = None
+        return Answer(status=status, content=answer if isinstance(answer, dict) else {})
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
+    ) -> tuple[int, bytes]:
+        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=timeout_seconds)
+        try:
+            connection.request(method, self._prefix + path, body, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read(ANSWER_BYTES_MOST)
         finally:
             connection.close()
-        return body if answer.status == http.HTTPStatus.OK else None
 
     def lit(self) -> Lit | None:
         """Return what is lit now, or None when the daemon does not answer or answers something else."""

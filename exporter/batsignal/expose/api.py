@@ -12,7 +12,7 @@ from typing import Any
 
 from batsignal.record.board import Board, ServerBoard
 from batsignal.record.tally import ConnectionCount, EndpointTally
-from batsignal.snapshot import Snapshot
+from batsignal.snapshot import Deploy, Snapshot
 
 APPLICATIONS_MAX = 20
 STARTING = "starting"
@@ -40,16 +40,23 @@ def status_view(board: Board, now: float) -> dict[str, Any]:
         "version": board.version,
         "servers": [_server(name, server) for name, server in board.servers.items()],
         "endpoints": [_endpoint(tally) for tally in board.endpoints.values()],
-        "deploys": [
-            {"service": deploy.service, "version": deploy.version, "at": deploy.at}
-            for deploy in sorted(board.deploys, key=lambda deploy: deploy.at, reverse=True)
-        ],
+        "deploys": deploys(board),
         "config": {
             "reload_ok": board.config_reload_ok,
             "reloaded_at": board.config_reload_at,
             "error": board.config_reload_error,
         },
     }
+
+
+def deploys(board: Board) -> list[dict[str, Any]]:
+    """Return the deploys that are known, the newest first."""
+    return [deploy(one) for one in sorted(board.deploys, key=lambda one: one.at, reverse=True)]
+
+
+def deploy(one: Deploy) -> dict[str, Any]:
+    """Return a deploy as it was told or found."""
+    return {"service": one.service, "version": one.version, "at": one.at}
 
 
 def slots_view(answered: Snapshot | None) -> dict[str, int] | None:

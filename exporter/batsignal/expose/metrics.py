@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from batsignal.expose.families import daemon_families, server_families
+from batsignal.expose.store_families import store_families
 from batsignal.record.board import Board, ServerBoard
 
 # A variant that nobody asked for in this long is rendered no more until somebody asks again.
@@ -100,7 +101,7 @@ class Exposition:
         for gone in set(form.parts) - {None, *seen}:
             del form.parts[gone]
         if None not in form.parts or name is None:
-            own = [*daemon_families(board), *self._process.collect()]
+            own = [*daemon_families(board), *store_families(board), *self._process.collect()]
             form.parts[None] = _rendered(own, openmetrics)
         if name is None:
             return

@@ -26,6 +26,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from batsignal.expose import api, listen, page
 from batsignal.expose.accept import wants_gzip, wants_openmetrics
+from batsignal.expose.deploys import DeployViews, Desk
+from batsignal.expose.incidents import IncidentViews, Past
 from batsignal.record.board import Board
 
 MetricsSource = Callable[[bool, bool], bytes]
@@ -170,9 +172,16 @@ def build_app(
     reload: Callable[[], str | None] | None,
     clock: Callable[[], float],
     runbooks: Path | None = None,
+    past: Past | None = None,
+    desk: Desk | None = None,
 ) -> Starlette:
-    """Return the ASGI application. `reload` returns None or why it failed; None instead of it disables the path."""
+    """Return the ASGI application. `reload` returns None or why it failed; None instead of it disables the path.
+
+    `past` is what is kept of incidents, `desk` where deploys are told; without one nobody may.
+    """
     views = _Views(board, clock, runbooks)
+    incidents = IncidentViews(past, clock)
+    deploys = DeployViews(board, clock, desk or Desk(mark=lambda deploy: (deploy, True), token=lambda: None))
     app = Starlette(
         routes=[
             Route("/metrics", _Metrics(metrics)),
@@ -182,6 +191,10 @@ def build_app(
             Route("/-/reload", _lifecycle(reload), methods=["GET", "POST", "PUT"]),
             Route("/api/v1/status", views.status),
             Route("/api/v1/signals", views.signals),
+            Route("/api/v1/incidents", incidents.list),
+            Route("/api/v1/incidents/{incident}", incidents.one),
+            Route("/api/v1/incidents/{incident}/recording", incidents.recording),
+            Route("/api/v1/deploys", deploys.handle, methods=["GET", "POST"]),
             Route("/runbooks/{name}", views.runbook),
         ],
         middleware=[Middleware(_SecurityHeaders)],

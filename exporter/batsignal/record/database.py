@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ VERSION = 1
 BUSY_SECONDS = 1.0
 CACHE_KIBIBYTES = 512
 WAL_BYTES_MOST = 4 * 1024 * 1024
+PROBE_BYTES = 64 * 1024
 
 SCHEMA = """
 CREATE TABLE incident (
@@ -135,6 +137,38 @@ class Database:
             with contextlib.suppress(FileNotFoundError):
                 _beside(self._path, suffix).rename(_beside(aside, suffix))
         self._put_aside(reason, aside)
+
+
+def examined(path: Path) -> tuple[str | None, str | None]:
+    """Return why a daemon could not keep its history at a path, and what else to know; changes nothing there."""
+    try:
+        if path.is_dir():
+            return "a folder, expected a file", None
+        with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
+            file.write(b"\0" * PROBE_BYTES)
+            file.flush()
+        if path.exists() and not os.access(path, os.W_OK):
+            return "cannot be written", None
+        if _is_taken(_beside(path, ".lock")):
+            return None, "a daemon keeps its history there now; a second one would wait for it to end"
+        fault = _fault(path)
+    except (sqlite3.Error, OSError) as exc:
+        return explained(exc), None
+    return None, None if fault is None else f"{fault}; it would be put aside, and a new one begun"
+
+
+def _is_taken(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def is_broken(exc: sqlite3.Error) -> bool:

@@ -1,0 +1,152 @@
+"""Deploys over HTTP: the list of them, and who may tell of one.
+
+Owns what a told deploy must look like, and the door: only a bearer token opens it. Loopback is no proof: a proxy may
+sit there. What becomes of a deploy is somebody else's affair. Errors are JSON, and name the key and what was expected.
+"""
+
+import asyncio
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from batsignal.expose import api
+from batsignal.record.board import Board
+from batsignal.snapshot import Deploy
+
+BODY_BYTES_MOST = 16 * 1024
+BODY_SECONDS = 5.0
+NAME_CHARACTERS_MOST = 200
+# Clocks differ; a pipeline may tell late, and one that is older explains nothing any more.
+AHEAD_SECONDS_MOST = 300.0
+AGO_SECONDS_MOST = 30 * 86_400.0
+# Further away than any instant in seconds: it must be milliseconds.
+INSTANT_MOST = 1e11
+
+KEYS = ("service", "version", "at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Where deploys are told: `mark` returns the deploy as it is known now and whether it is news, `token` who may."""
+
+    mark: Callable[[Deploy], tuple[Deploy, bool]]
+    token: Callable[[], str | None]
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
+    """Why a deploy is not taken, as an answer."""
+
+    def __init__(self, status: int, text: str, **headers: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.headers = headers
+
+
+class DeployViews:
+    """The handlers of `/api/v1/deploys`."""
+
+    def __init__(self, board: Callable[[], Board], clock: Callable[[], float], desk: Desk) -> None:
+        self._board = board
+        self._clock = clock
+        self._desk = desk
+
+    async def handle(self, request: Request) -> Response:
+        if request.method != "POST":
+            return json_answer({"time": self._clock(), "deploys": api.deploys(self._board())})
+        try:
+            admit(request.headers.get("authorization"), self._desk.token())
+            told = read_deploy(await _body(request), now=self._clock())
+        except Refusal as exc:
+            return json_answer({"error": str(exc)}, exc.status, **exc.headers)
+        deploy, is_news = self._desk.mark(told)
+        return json_answer({"deploy": api.deploy(deploy), "known_already": not is_news}, 201 if is_news else 200)
+
+
+def json_answer(view: Any, status: int = 200, **headers: str) -> Response:
+    """Return a view as JSON; underscores in the names of headers stand for dashes."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(api.encode(view), status, headers=named, media_type="application/json")
+
+
+def admit(authorization: str | None, token: str | None) -> None:
+    """Let only who shows the token pass; raises Refusal."""
+    if token is None:
+        raise Refusal(403, "no deploy can be told of here: expected web.deploy_token_file in the daemon's config")
+    scheme, _, shown = (authorization or "").partition(" ")
+    # In constant time: how far a guess was right must not show in how long the answer takes.
+    if not hmac.compare_digest(shown.strip().encode("utf-8", "replace"), token.encode()) or scheme.lower() != "bearer":
+        what = "expected the header Authorization: Bearer TOKEN" if not shown else "the token is not the right one"
+        raise Refusal(401, what, www_authenticate='Bearer realm="batsignal"')
+
+
+def read_deploy(body: bytes, *, now: float) -> Deploy:
+    """Return the deploy that a body tells of; raises Refusal that names the key and what was expected."""
+    try:
+        told = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError) as exc:
+        raise Refusal(400, f"expected a JSON object with service and version: {exc}") from exc
+    if not isinstance(told, dict):
+        raise Refusal(400, f"expected a JSON object with service and version, got {_spelled(told)}")
+    for key in told:
+        if key not in KEYS:
+            raise Refusal(400, f"{_spelled(key)}: unknown key; expected one of {', '.join(KEYS)}")
+    return Deploy(service=_name(told, "service"), version=_name(told, "version"), at=_instant(told, now))
+
+
+def _name(told: dict[str, Any], key: str) -> str:
+    value = told.get(key)
+    expected = f"a text of 1 to {NAME_CHARACTERS_MOST} characters, without control characters or spaces at its ends"
+    if value is None:
+        raise Refusal(400, f"{key}: missing; expected {expected}")
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARACTERS_MOST:
+        raise Refusal(400, f"{key}: expected {expected}, got {_spelled(value)}")
+    if not value.isprintable() or value != value.strip():
+        raise Refusal(400, f"{key}: expected {expected}, got {_spelled(value)}")
+    return value
+
+
+def _instant(told: dict[str, Any], now: float) -> float:
+    value = told.get("at")
+    if value is None:
+        return now
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refusal(400, f"at: expected Unix seconds, got {_spelled(value)}")
+    if abs(value) >= INSTANT_MOST:
+        raise Refusal(400, f"at: expected Unix seconds, got {_spelled(value)} (milliseconds?)")
+    if value > now + AHEAD_SECONDS_MOST:
+        raise Refusal(400, f"at: expected an instant that has come, got one {value - now:.0f} s from now")
+    if value < now - AGO_SECONDS_MOST:
+        days = AGO_SECONDS_MOST / 86_400
+        raise Refusal(400, f"at: expected an instant of the last {days:.0f} days, got {_spelled(value)}")
+    return float(value)
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > BODY_BYTES_MOST:
+                    raise Refusal(413, f"expected a body of at most {BODY_BYTES_MOST} bytes", connection="close")
+    except TimeoutError:
+        raise Refusal(408, f"the body did not come within {BODY_SECONDS:.0f} s", connection="close") from None
+    except ClientDisconnect:
+        raise Refusal(400, "the body did not come whole") from None
+    return body
+
+
+def _spelled(value: object) -> str:
+    """Return a value as JSON, cut short."""
+    shown = 60
+    text = json.dumps(value)
+    return text if len(text) <= shown else f"{text[: shown - 3]}..."
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
