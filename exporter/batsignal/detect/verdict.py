@@ -21,6 +21,7 @@ from batsignal.detect.pileups import PileupDetector
 from batsignal.detect.reachability import ReachabilityDetector
 from batsignal.detect.saturation import SaturationDetector
 from batsignal.detect.signal import DeployRef, Finding, Key, Kind
+from batsignal.detect.storms import StormDetector
 from batsignal.detect.transactions import TransactionDetector
 from batsignal.detect.window import Window
 from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
@@ -55,7 +56,8 @@ class Judge:
         self._endpoints = EndpointDetector(thresholds)
         self._reachability = ReachabilityDetector(thresholds)
         self._health = HealthWatch()
-        self._remembering: Mapping[str, Remembering] = {"health": self._health}
+        self._storms = StormDetector()
+        self._remembering: Mapping[str, Remembering] = {"health": self._health, "storms": self._storms}
         self._shown: set[Key] = set()
 
     def remembered(self) -> Memory:
@@ -83,6 +85,7 @@ class Judge:
             *self._locks.look(window),
             *self._pileups.look(window),
             *self._transactions.look(window),
+            *self._storms.look(window),
             *self._saturation.look(window),
             *self._endpoints.look(snapshot.probes),
             *self._reachability.look(snapshot),

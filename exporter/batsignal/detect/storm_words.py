@@ -1,0 +1,215 @@
+"""A storm as it is told: who, how fast against usual, from which hosts, how long the slots last, and what to undo.
+
+Owns a storm's facts from its raise to its end and the sentences made of them. It does not decide what a storm is.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from batsignal.detect import wording
+from batsignal.detect.churn import SPAN_SECONDS, Group
+from batsignal.detect.signal import Finding, Severity, Subject
+from batsignal.detect.streams import Stream
+from batsignal.detect.usual import SERVER, Usual
+from batsignal.detect.window import OriginKey, Window
+
+# Nearly all: a few sessions of the version before it may still come.
+NEARLY_ALL_RATIO = 0.9
+HOSTS_MOST = 1000
+ORIGINS_MOST = 1000
+OTHERS_TOLD = 3
+# Of more than this share of hosts never seen before, nobody can say that they are ours.
+STRANGERS_RATIO = 0.5
+STRANGERS_LEAST = 5
+# What it holds grows when it was never so low of late as it ever was at the beginning of so many looks.
+GROWTH_LOOKS = 8
+GROWN_LEAST = 5
+GROWN_RATIO = 0.3
+HELD_LOOKS = 60
+# Below it, a rate says nothing.
+RATE_TOLD_LEAST = 0.01
+# Below such a share of its most it is told in the past.
+OVER_RATIO = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Storm:
+    """One storm, from its raise to its end. `is_many`: nobody alone is to blame."""
+
+    key: Group
+    groups: set[Group]
+    since: float
+    is_many: bool = False
+    severity: Severity = "warning"
+    quiet_since: float | None = None
+    takes_slots: bool = False
+    after_restart: bool = False
+    per_second: float = 0.0
+    most_per_second: float = 0.0
+    refused: int = 0
+    subject: Subject = field(default_factory=Subject)
+    origins: Counter[OriginKey] = field(default_factory=Counter)
+    hosts: set[str] = field(default_factory=set)
+    held: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=HELD_LOOKS))
+
+    def take(self, now: Sequence[Stream], window: Window, *, refused: int) -> None:
+        """Take in its streams as of now, and how many the server refused lately."""
+        lasted_seconds = min(max(window.t - self.since, 1.0), SPAN_SECONDS)
+        self.per_second = sum(max(one.came_and_went, one.opened) for one in now) / lasted_seconds
+        self.most_per_second = max(self.most_per_second, self.per_second)
+        self.refused = refused
+        fresh: Counter[OriginKey] = Counter()
+        for one in now:
+            fresh.update(one.origins)
+        for origin, count in fresh.items():
+            if origin in self.origins or len(self.origins) < ORIGINS_MOST:
+                self.origins[origin] = max(self.origins[origin], count)
+            if origin.client is not None and len(self.hosts) < HOSTS_MOST:
+                self.hosts.add(origin.client)
+        if fresh:
+            self.subject = self._subject(fresh)
+        self.held.append((window.t, held(self.origins, window)))
+
+    def _subject(self, origins: Counter[OriginKey]) -> Subject:
+        """Return who it is; what was said once is kept, so that the signal does not flicker."""
+        before = self.subject
+        ours = origins if self.is_many else Counter({key: n for key, n in origins.items() if key.group == self.key})
+        ours = ours or origins
+        user = before.user or _nearly_all(ours, "user")
+        database = before.database or _nearly_all(ours, "database")
+        if self.is_many:
+            return Subject(user=user, database=database)
+        return Subject(
+            application=self.key[1] if self.key[0] == "service" else None,
+            version=before.version or _nearly_all(ours, "version"),
+            user=user,
+            database=database,
+            client=next(iter(self.hosts)) if len(self.hosts) == 1 else None,
+        )
+
+    def exhaustion_seconds(self, window: Window) -> float:
+        """Return when the slots run out if what it holds goes on growing; infinite when it does not grow."""
+        slots = window.snapshot.slots if window.snapshot is not None else None
+        if slots is None:
+            return math.inf
+        room = slots.usable - window.used
+        if room <= 0:
+            return 0.0
+        counts = list(self.held)[-GROWTH_LOOKS:]
+        if len(counts) < GROWTH_LOOKS:
+            return math.inf
+        third = GROWTH_LOOKS // 3
+        grown = min(count for _, count in counts[-third:]) - max(count for _, count in counts[:third])
+        if grown < max(GROWN_LEAST, GROWN_RATIO * counts[-1][1]):
+            return math.inf
+        (began, first), (ended, last) = counts[0], counts[-1]
+        return room * (ended - began) / (last - first)
+
+
+def held(origins: Iterable[OriginKey], window: Window) -> int:
+    """Return how many sessions there are of these origins now."""
+    return sum(len(window.origins[key].tracks) for key in origins if key in window.origins)
+
+
+def finding(storm: Storm, window: Window, usual: Usual) -> Finding:
+    """Return what is to be said of a storm now."""
+    t = window.t
+    exhaustion_seconds = storm.exhaustion_seconds(window)
+    before = sum(usual.per_second(group, t) for group in storm.groups)
+    usually = "usually next to none" if before < RATE_TOLD_LEAST else f"usually {_rate(before)}"
+    who = "many applications at once" if storm.is_many else wording.culprit(storm.subject)
+    if storm.per_second < OVER_RATIO * storm.most_per_second:
+        how = f"{who} opened up to {_rate(storm.most_per_second)} and closed them within moments"
+    else:
+        how = f"{who} {'open' if storm.is_many else 'opens'} {_rate(storm.per_second)}, closed within moments"
+    return Finding(
+        kind="storm",
+        key=storm.key,
+        severity=storm.severity,
+        subject=storm.subject,
+        since=storm.since,
+        sessions=max((count for _, count in storm.held), default=0),
+        exhaustion_seconds=exhaustion_seconds,
+        evidence=tuple(_evidence(storm, usual)),
+        summary=f"{how} ({usually}); {_left(storm, window, exhaustion_seconds)}",
+        action=_action(storm, usual),
+        fading=storm.quiet_since is not None,
+    )
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.0f} sessions/s" if per_second >= 10 else f"{per_second:.2g} sessions/s"  # noqa: PLR2004 - two digits
+
+
+def _left(storm: Storm, window: Window, exhaustion_seconds: float) -> str:
+    slots = window.snapshot.slots if window.snapshot is not None else None
+    if slots is None:
+        return "how many slots are left is not known"
+    if exhaustion_seconds <= 0:
+        return "no slot is left"
+    if math.isfinite(exhaustion_seconds):
+        return f"slots run out in {wording.duration(exhaustion_seconds)}"
+    if storm.takes_slots:
+        return f"it takes the slots: {window.used} of {slots.usable} are taken"
+    return f"{window.used} of {slots.usable} slots are taken"
+
+
+def _strangers(storm: Storm, usual: Usual) -> int:
+    known: set[str] = set()
+    for group in (SERVER,) if storm.is_many else storm.groups:
+        known.update(usual.hosts_before(group, storm.since))
+    return len(storm.hosts - known)
+
+
+def _is_foreign(storm: Storm, usual: Usual) -> bool:
+    """Whether most of its hosts were never seen before, and are too many for a deploy's new machines to be likely."""
+    strangers = _strangers(storm, usual)
+    return strangers >= STRANGERS_LEAST and strangers > STRANGERS_RATIO * len(storm.hosts)
+
+
+def _evidence(storm: Storm, usual: Usual) -> Iterable[str]:
+    yield (
+        f"since {wording.clock_time(storm.since)}: {_rate(storm.per_second)} now,"
+        f" {_rate(storm.most_per_second)} at most"
+    )
+    if storm.hosts:
+        yield _hosts(storm, usual)
+    if storm.refused:
+        yield f"{storm.refused} connections were refused in the last {SPAN_SECONDS:.0f} s"
+    if storm.after_restart:
+        yield "it began when the server, or the way to it, had just come back: everybody connects again"
+    names = sorted({group[1] or "unnamed" for group in storm.groups if len(group) > 1 and group != storm.key})
+    if names:
+        more = f" and {len(names) - OTHERS_TOLD} more" if len(names) > OTHERS_TOLD else ""
+        told = ", ".join(names[:OTHERS_TOLD]) + more
+        yield f"they are {told}" if storm.is_many else f"at the same time: {told}"
+
+
+def _hosts(storm: Storm, usual: Usual) -> str:
+    count, strangers = len(storm.hosts), _strangers(storm, usual)
+    hosts = "1 client host" if count == 1 else f"{count} client hosts"
+    if not strangers:
+        return f"from {hosts}: the clients are the same hosts as ever"
+    if _is_foreign(storm, usual):
+        return f"from {hosts}, {strangers} of them never seen before: maybe an attack"
+    return f"from {hosts}, {strangers} of them new"
+
+
+def _action(storm: Storm, usual: Usual) -> str:
+    if _is_foreign(storm, usual):
+        return "Find out whose hosts these are; if they are not yours, shut them out (firewall, pg_hba.conf)."
+    if storm.is_many:
+        return "Make the clients wait between two attempts, or stop some of them until the others are in."
+    who = wording.culprit(storm.subject)
+    return f"Undo what changed in {who}: it opens a session for each piece of work instead of keeping some."
+
+
+def _nearly_all(origins: Counter[OriginKey], what: str) -> str | None:
+    """Return the value that nearly all sessions share, else None."""
+    values: Counter[str | None] = Counter()
+    for key, count in origins.items():
+        values[getattr(key, what)] += count
+    (value, count), *_ = values.most_common(1)
+    return value if count >= NEARLY_ALL_RATIO * values.total() else None

@@ -1,0 +1,215 @@
+"""Finds storms: sessions opened far faster than usual, by the dozen, and gone within moments, or refused.
+
+An application that lost its pool, clients that throw away what they open and come again, workers that fight for the
+last slots: all of them open and close without end. What fills and stays (a pool, a deploy, more pods, a restart that
+ends) does not close; what comes and goes every day (a batch, an application that never pools) does it at its own rate.
+So sessions of moments are counted (`churn`) and held against each group's busiest moment so far (`usual`).
+
+Owns who storms, since when and how bad it is; the words are `storm_words`'. No clock (time is `snapshot.t`), no I/O.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from batsignal.detect import storm_words as words
+from batsignal.detect.churn import GAP_SECONDS, SPAN_SECONDS, Churn
+from batsignal.detect.memory import Memory
+from batsignal.detect.signal import Finding
+from batsignal.detect.streams import Stream, folded, merged, streams_of
+from batsignal.detect.usual import SERVER, Usual
+from batsignal.detect.window import Window
+from batsignal.snapshot import Snapshot
+
+# In `SPAN_SECONDS`: five a second. A batch of 30 that comes and goes at once is none.
+SESSIONS_LEAST = 40
+# Traffic doubles in a step, and chance adds to it; three times the busiest moment ever is no traffic.
+BUSIEST_FACTOR = 3.0
+# Seen with our own eyes: the unseen alone name nobody.
+SEEN_LEAST = 4
+# Longer than a pool takes to fill, and a batch to start.
+SPANS_SECONDS = 5.0
+# No more than this share of it may have come at one look: the rest is a stream.
+BURST_RATIO = 0.6
+# What one group is said to have opened must have made the whole of them more than usual.
+BACKED_RATIO = 0.5
+# What is usual is known after so long (scenarios: five minutes of calm).
+CALM_SECONDS = 300.0
+# One of several is the culprit when it opens this share of all that is unusual; else nobody alone is.
+CULPRIT_RATIO = 0.6
+# Of many who each do a little, it takes twice as much.
+MANY_FACTOR = 2.0
+MANY_GROUPS_LEAST = 3
+# What begins within this time is one event: a restart, a network that comes back.
+TOGETHER_SECONDS = 30.0
+# Without a baseline, only who takes the slots storms for sure: near the limit, with such a share of the slots.
+FULL_RATIO = 0.9
+FULL_LOOKS_LEAST = 2
+HELD_RATIO = 0.25
+REFUSED_LEAST = 10
+CRITICAL_SECONDS = 60.0
+# After a restart everybody comes at once, and who comes too soon is refused: it takes more to wake somebody.
+RESTART_SECONDS = 60.0
+RESTART_FULL_LOOKS_LEAST = 5
+RESTART_REFUSED_SECONDS = 30.0
+RESTARTED_RATIO = 0.8
+RESTARTED_LEAST = 3
+# Over when it has been below half of what called it for so long.
+OVER_FACTOR = 0.5
+OVER_SECONDS = 20.0
+
+
+class StormDetector:
+    """Watches one server for storms."""
+
+    def __init__(self) -> None:
+        self._churn = Churn()
+        self._usual = Usual()
+        self._storms: list[words.Storm] = []
+        self._full_looks: deque[float] = deque()
+        self._refused: deque[tuple[float, int]] = deque()
+        self._restarted_at = -math.inf
+        self._sessions = 0
+        self._last: tuple[Finding, ...] = ()
+
+    def remembered(self) -> Memory:
+        """Return what is usual here, for the next life of the daemon."""
+        return self._usual.remembered()
+
+    def recall(self, memory: Memory) -> None:
+        """Take over what an earlier life remembered; raises ValueError, TypeError or KeyError when it does not fit."""
+        self._usual.recall(memory)
+
+    def look(self, window: Window) -> Iterable[Finding]:
+        """Return the storms that rage. A look that failed changes nothing."""
+        snapshot = window.snapshot
+        if snapshot is None or window.t != snapshot.t:
+            return self._last
+        self._note(window, snapshot)
+        streams = streams_of(self._churn, self._usual, window.t)
+        for storm in self._storms:
+            self._go_on(storm, window)
+        self._storms = [storm for storm in self._storms if not self._is_over(storm, window)]
+        self._raise(streams, window)
+        for storm in self._storms:
+            self._rate(storm, window)
+        self._usual.learn(window, self._churn, but={group for storm in self._storms for group in storm.groups})
+        self._last = tuple(words.finding(storm, window, self._usual) for storm in self._storms)
+        return self._last
+
+    # -- what is seen ----------------------------------------------------------------------------------------------
+
+    def _note(self, window: Window, snapshot: Snapshot) -> None:
+        t = window.t
+        gap_seconds = window.looked_seconds
+        if gap_seconds is None:  # the first look, or the clock stepped back
+            self._usual.forget_instants()
+            self._full_looks.clear()
+            self._refused.clear()
+            self._restarted_at = -math.inf
+            for storm in self._storms:
+                storm.since = min(storm.since, t)
+        elif self._sessions >= RESTARTED_LEAST and len(window.left) >= RESTARTED_RATIO * self._sessions:
+            self._restarted_at = t
+        if gap_seconds is None or gap_seconds > GAP_SECONDS:
+            for storm in self._storms:
+                storm.quiet_since = None
+        self._sessions = window.sessions
+        self._churn.add(window)
+        if snapshot.slots is not None and window.used >= FULL_RATIO * snapshot.slots.usable > 0:
+            self._full_looks.append(t)
+        self._refused.append((t, snapshot.refused or 0))
+        while self._full_looks and self._full_looks[0] <= t - SPAN_SECONDS:
+            self._full_looks.popleft()
+        while self._refused[0][0] <= t - SPAN_SECONDS:
+            self._refused.popleft()
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._full_looks) >= FULL_LOOKS_LEAST
+
+    @property
+    def _refusals(self) -> int:
+        return sum(refused for _, refused in self._refused)
+
+    # -- who storms ------------------------------------------------------------------------------------------------
+
+    def _raise(self, streams: list[Stream], window: Window) -> None:
+        t = window.t
+        lit = {group for storm in self._storms for group in storm.groups}
+        restless = folded([one for one in streams if one.came > BUSIEST_FACTOR * one.busiest])
+        raging = [one for one in restless if not one.groups & lit and self._rages(one, window, SESSIONS_LEAST)]
+        for one in sorted(raging, key=lambda one: -one.came):
+            since = one.began(t)
+            beside = next((storm for storm in self._storms if abs(storm.since - since) <= TOGETHER_SECONDS), None)
+            if beside is not None:
+                beside.groups |= one.groups
+                continue
+            others = sum(other.came for other in restless if not other.groups & lit)
+            if one.came >= CULPRIT_RATIO * others:
+                self._storms.append(words.Storm(key=one.group, groups=set(one.groups), since=since))
+            else:
+                groups = {group for other in restless for group in other.groups} - lit
+                self._storms.append(words.Storm(key=SERVER, groups=groups, since=since, is_many=True))
+        if not raging and not lit and len(restless) >= MANY_GROUPS_LEAST:
+            many = merged(restless, busiest=self._usual.busiest(SERVER, t))
+            if many.came > BUSIEST_FACTOR * many.busiest and self._rages(many, window, MANY_FACTOR * SESSIONS_LEAST):
+                storm = words.Storm(key=SERVER, groups=set(many.groups), since=many.began(t), is_many=True)
+                self._storms.append(storm)
+
+    def _rages(self, one: Stream, window: Window, least: float) -> bool:
+        """Whether somebody opens far more than usual, and goes on."""
+        t = window.t
+        if one.came < least or one.seen < SEEN_LEAST or one.largest > BURST_RATIO * one.came:
+            return False
+        if not one.goes_on(t) or t - one.first_opened < SPANS_SECONDS:
+            return False
+        if self._usual.watched_seconds < CALM_SECONDS:
+            return self._takes_slots(one, window)
+        excess = self._came_in_all(t) - SPAN_SECONDS * self._usual.per_second(SERVER, t)
+        return excess >= BACKED_RATIO * one.came
+
+    def _came_in_all(self, t: float) -> float:
+        return sum(one.came_and_went for one in streams_of(self._churn, self._usual, t, least=0.0))
+
+    def _takes_slots(self, one: Stream, window: Window) -> bool:
+        slots = window.snapshot.slots if window.snapshot is not None else None
+        if slots is None or words.held(one.origins, window) < HELD_RATIO * slots.usable:
+            return False
+        return self._is_full or self._refusals >= REFUSED_LEAST
+
+    # -- how bad it is, and when it is over ------------------------------------------------------------------------
+
+    def _go_on(self, storm: words.Storm, window: Window) -> None:
+        t = window.t
+        came = busiest = 0.0
+        for one in streams_of(self._churn, self._usual, t, least=0.0):
+            if one.groups & storm.groups:
+                came += one.came_and_went
+                busiest += one.busiest
+        if came >= max(OVER_FACTOR * SESSIONS_LEAST, OVER_FACTOR * BUSIEST_FACTOR * busiest):
+            storm.quiet_since = None
+        elif storm.quiet_since is None:
+            storm.quiet_since = t
+
+    def _is_over(self, storm: words.Storm, window: Window) -> bool:
+        """Whether it has ended. While the server is full nobody sees who is refused: it goes on."""
+        if storm.quiet_since is None or self._is_full:
+            return False
+        return window.t - storm.quiet_since >= OVER_SECONDS
+
+    def _rate(self, storm: words.Storm, window: Window) -> None:
+        """Note its numbers as of now. Once it has woken somebody it stays critical until it is over."""
+        t = window.t
+        now = [one for one in streams_of(self._churn, self._usual, t, least=0.0) if one.groups & storm.groups]
+        storm.take(now, window, refused=self._refusals)
+        storm.after_restart = storm.since - self._restarted_at <= RESTART_SECONDS
+        storm.takes_slots = self._is_full
+        lasted_seconds = t - storm.since
+        is_full, is_refused = self._is_full, self._refusals >= REFUSED_LEAST
+        if storm.after_restart:
+            is_full = len(self._full_looks) >= RESTART_FULL_LOOKS_LEAST
+            is_refused = is_refused and lasted_seconds >= RESTART_REFUSED_SECONDS
+        is_bad = is_full or is_refused or lasted_seconds >= CRITICAL_SECONDS
+        if is_bad and storm.quiet_since is None:
+            storm.severity = "critical"

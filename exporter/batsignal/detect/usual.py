@@ -1,0 +1,196 @@
+"""What is usual: how many sessions of moments each group opens at its busiest, and from which hosts it comes.
+
+A batch every ten minutes, an application that never pools, a pool that overflows at noon: each is usual at its own
+rate. So the busiest moment of each group is remembered, for days, and what a group does is held against that; a mean
+would call every batch unusual. What is learnt is learnt half a minute late, so that a storm does not become usual
+before somebody has called it one.
+
+Owns the memory, bounded whatever names come by, and its JSON shape: it outlives a restart of the daemon. It judges
+nothing, has no clock and does no I/O.
+"""
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batsignal.detect.churn import SPAN_SECONDS, Churn, Group, lately
+from batsignal.detect.memory import Memory
+from batsignal.detect.window import Window
+
+# A ramp may triple within minutes, not within this; a storm is called sooner.
+LATE_SECONDS = 30.0
+BUCKET_SECONDS = 10.0
+# The busiest moment counts half after a day: yesterday's batch is usual today, last month's is not.
+HALF_LIFE_SECONDS = 86_400.0
+MEAN_SECONDS = 600.0
+# Who has less than this at his busiest need not be remembered: no storm is so small.
+WORTH_KEEPING = 8.0
+GROUPS_MOST = 500
+HOSTS_OF_MOST = 2000
+HOSTS_MOST = 64
+SERVER_HOSTS_MOST = 500
+
+SERVER: Group = ("server",)
+"""Everybody together."""
+
+
+@dataclass(slots=True)
+class _Habit:
+    """How many sessions of moments a group had in `SPAN_SECONDS` at its busiest, and a second in the mean."""
+
+    busiest: float
+    mean_per_second: float
+    at: float
+    known_seconds: float = 0.0
+
+    def decayed(self, t: float) -> float:
+        return float(self.busiest * 0.5 ** (_passed(self.at, t) / HALF_LIFE_SECONDS))
+
+    def learn(self, came: float, t: float) -> None:
+        """Take in the busiest moment of one bucket; there was nothing in the buckets that were left out."""
+        quiet_seconds = max(_passed(self.at, t) - BUCKET_SECONDS, 0.0) if self.known_seconds else 0.0
+        self.busiest = max(came, self.decayed(t))
+        self.mean_per_second *= math.exp(-quiet_seconds / MEAN_SECONDS)
+        self.known_seconds = min(self.known_seconds + quiet_seconds + BUCKET_SECONDS, MEAN_SECONDS)
+        share = BUCKET_SECONDS / self.known_seconds
+        self.mean_per_second += share * (came / SPAN_SECONDS - self.mean_per_second)
+        self.at = t
+
+
+@dataclass(slots=True)
+class _Bucket:
+    began: float
+    busiest: dict[Group, float] = field(default_factory=dict)
+
+
+class Usual:
+    """The habits of every group of one server."""
+
+    def __init__(self) -> None:
+        self._habits: dict[Group, _Habit] = {}
+        self._hosts: dict[Group, dict[str, float]] = {}
+        self._late: deque[_Bucket] = deque()
+        self.watched_seconds = 0.0
+        """For how long anybody has looked, over all lives of the daemon."""
+
+    def forget_instants(self) -> None:
+        """Let what is known be of long ago: the clock stepped back, or nobody looked for a while."""
+        self._late.clear()
+        for habit in self._habits.values():
+            habit.at = -math.inf
+        for hosts in self._hosts.values():
+            for host in hosts:
+                hosts[host] = -math.inf
+
+    def busiest(self, group: Group, t: float) -> float:
+        """Return how many sessions of moments it had in `SPAN_SECONDS` at its busiest; 0 when it never had any."""
+        habit = self._habits.get(group)
+        return 0.0 if habit is None else habit.decayed(t)
+
+    def per_second(self, group: Group, t: float) -> float:
+        """Return how many it has a second, in the mean of the last minutes."""
+        habit = self._habits.get(group)
+        return 0.0 if habit is None else float(habit.mean_per_second * math.exp(-_passed(habit.at, t) / MEAN_SECONDS))
+
+    def hosts_before(self, group: Group, t: float) -> Collection[str]:
+        """Return the hosts from which the group had come before that instant."""
+        return [host for host, first in self._hosts.get(group, {}).items() if first < t]
+
+    def learn(self, window: Window, churn: Churn, *, but: Collection[Group]) -> None:
+        """Take in one look. Of groups in `but` nothing is learnt: they storm, and the server with them."""
+        self.watched_seconds += window.looked_seconds or 0.0
+        self._learn_hosts(window)
+        t = window.t
+        if not self._late or t - self._late[-1].began >= BUCKET_SECONDS:
+            self._late.append(_Bucket(t))
+        busiest = self._late[-1].busiest
+        total = 0.0
+        for group, looks in churn.lately(t):
+            came = sum(look.came_and_went for look in lately(looks, t))
+            total += came
+            busiest[group] = max(busiest.get(group, 0.0), came)
+        busiest[SERVER] = max(busiest.get(SERVER, 0.0), total)
+        for bucket in self._late if but else ():
+            for group in (*but, SERVER):
+                bucket.busiest.pop(group, None)
+        while t - self._late[0].began >= LATE_SECONDS + BUCKET_SECONDS:
+            self._keep(self._late.popleft())
+
+    def _keep(self, bucket: _Bucket) -> None:
+        for group, came in bucket.busiest.items():
+            # Put back at the end: those that were busy last are kept longest.
+            habit = self._habits.pop(group, None)
+            if habit is None:
+                if came < WORTH_KEEPING:
+                    continue
+                habit = _Habit(came, 0.0, bucket.began)
+            habit.learn(came, bucket.began)
+            self._habits[group] = habit
+        while len(self._habits) > GROUPS_MOST:
+            del self._habits[next(iter(self._habits))]
+
+    def _learn_hosts(self, window: Window) -> None:
+        for track in window.opened:
+            key = track.origin.key
+            if key.client is not None:
+                first = track.opened_at if window.looked_seconds is None else window.t
+                for group in (key.group, SERVER):
+                    hosts = self._hosts[group] = self._hosts.pop(group, {})
+                    if key.client not in hosts and len(hosts) < (SERVER_HOSTS_MOST if group == SERVER else HOSTS_MOST):
+                        hosts[key.client] = first
+        while len(self._hosts) > HOSTS_OF_MOST:
+            del self._hosts[next(iter(self._hosts))]
+
+    # -- over a restart of the daemon ------------------------------------------------------------------------------
+
+    def remembered(self) -> Memory:
+        """Return all of it as JSON values."""
+        return {
+            "watched_seconds": self.watched_seconds,
+            "habits": [
+                [
+                    list(group),
+                    habit.busiest,
+                    habit.mean_per_second,
+                    habit.known_seconds,
+                    habit.at if math.isfinite(habit.at) else None,
+                ]
+                for group, habit in self._habits.items()
+            ],
+            "hosts": [[list(group), list(hosts)] for group, hosts in list(self._hosts.items())[-GROUPS_MOST:]],
+        }
+
+    def recall(self, memory: Memory) -> None:
+        """Take over what an earlier life remembered; raises ValueError, TypeError or KeyError when it does not fit."""
+        watched_seconds = _number(memory["watched_seconds"])
+        habits = {
+            _group(group): _Habit(
+                _number(busiest), _number(mean), -math.inf if at is None else _number(at), _number(known)
+            )
+            for group, busiest, mean, known, at in memory["habits"][-GROUPS_MOST:]
+        }
+        hosts = {
+            _group(group): {str(host): -math.inf for host in known[:SERVER_HOSTS_MOST]}
+            for group, known in memory["hosts"][-HOSTS_OF_MOST:]
+        }
+        self.watched_seconds, self._habits, self._hosts = watched_seconds, habits, hosts
+
+
+def _passed(since: float, t: float) -> float:
+    """Return how long ago that was; what was before the clock stepped back was a moment ago, for all anybody knows."""
+    return max(t - since, 0.0) if math.isfinite(since) else 0.0
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"no number of a baseline: {value!r}")
+    return float(value)
+
+
+def _group(value: Iterable[Any]) -> Group:
+    parts = tuple(value)
+    if not parts or isinstance(value, str | Mapping) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"no group of a baseline: {value!r}")
+    return parts
