@@ -12,6 +12,7 @@ nothing a storm; it has no clock (time is `window.t`) and does no I/O.
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from batsignal.detect.window import OriginKey, Track, Window
 
@@ -29,11 +30,15 @@ GAP_SECONDS = 15.0
 FREE_SECONDS = 1.0
 # A session of a pool at work is used again within this time.
 AT_WORK_SECONDS = 5.0
-CORE_LOOKED_AT = 5
+# So much of a pool's sessions is its core; of large pools so many are looked at.
+CORE_PART = 4
+CORE_LOOKED_AT = 8
 # The server's counter is up to date when it has moved so lately; one read every 10 s says nothing of the moment.
 COUNTER_FRESH_SECONDS = 3.0
 # A session seen at one look stands for no more than so many that were not.
 STANDS_FOR_MOST = 30.0
+# Fewer say nothing of how short-lived the others are.
+BRIEF_LEAST = 4
 # A login alone takes so long.
 VISIBLE_SECONDS_LEAST = 0.005
 GROUPS_MOST = 2000
@@ -93,7 +98,7 @@ class Churn:
         seconds = window.looked_seconds
         if seconds is None or seconds > GAP_SECONDS:
             self._groups.clear()
-            self._counted_at = None
+            self._counted = None
             self._count(window, nameless=0)
             return
         for track in window.opened:
@@ -142,7 +147,7 @@ class Churn:
         self._seen_since += len(window.opened) - nameless
         counted, counted_at = self._counted, self._counted_at
         if total is None or counted is None or total < counted:
-            self._counted, self._counted_at, self._seen_since = total, None, 0
+            self._counted, self._counted_at, self._seen_since = total, window.t, 0
             return None
         is_fresh = counted_at is not None and window.t - counted_at <= COUNTER_FRESH_SECONDS
         if total == counted:
@@ -157,7 +162,8 @@ class Churn:
         if unseen is None:
             for group, one in missed:
                 look = self._look_of(group, window)
-                look.unseen += look.brief * (one.stands_for - 1.0) * one.own_ratio
+                if one.brief >= BRIEF_LEAST:
+                    look.unseen += look.brief * (one.stands_for - 1.0) * one.own_ratio
             return
         total = sum(one.weight for _, one in missed)
         if unseen and total:
@@ -209,13 +215,14 @@ def _is_nameless(track: Track) -> bool:
 
 def _has_core_at_work(track: Track, t: float) -> bool:
     """Whether its process keeps sessions and uses them: what it opens beside them and closes is a pool's surplus."""
-    for n, other in enumerate(track.origin.tracks.values()):
-        if n == CORE_LOOKED_AT:
-            break
-        session = other.session
-        if t - other.opened_at > LIFE_SECONDS and t - (session.state_change or 0.0) < AT_WORK_SECONDS:
-            return True
-    return False
+    tracks = track.origin.tracks
+    most = min(max(len(tracks) // CORE_PART, 1), CORE_LOOKED_AT)
+    # The oldest stand first, but for those that changed their name.
+    at_work = sum(
+        t - other.opened_at > LIFE_SECONDS and t - (other.session.state_change or 0.0) < AT_WORK_SECONDS
+        for other in islice(tracks.values(), most)
+    )
+    return 2 * at_work > most
 
 
 def _missed(looks: deque[Look], window: Window) -> _Missed | None:

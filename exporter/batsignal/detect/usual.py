@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batsignal.detect.churn import SPAN_SECONDS, Churn, Group, lately
+from batsignal.detect.churn import BRIEF_LEAST, SPAN_SECONDS, Churn, Group, lately
 from batsignal.detect.memory import Memory
 from batsignal.detect.window import Window
 
@@ -108,8 +108,11 @@ class Usual:
         busiest = self._late[-1].busiest
         total = 0.0
         for group, looks in churn.lately(t):
-            came = sum(look.came_and_went for look in lately(looks, t))
-            total += came
+            newest = lately(looks, t)
+            total += sum(look.came_and_went for look in newest)
+            # The share of the unseen that falls to somebody of whom hardly any was seen is chance.
+            is_known = sum(look.brief for look in newest) >= BRIEF_LEAST
+            came = sum(look.came_and_went if is_known else look.short + look.surplus for look in newest)
             busiest[group] = max(busiest.get(group, 0.0), came)
         busiest[SERVER] = max(busiest.get(SERVER, 0.0), total)
         for bucket in self._late if but else ():
