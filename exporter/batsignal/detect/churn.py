@@ -62,6 +62,8 @@ class Look:
     first_opened: float = float("inf")
     unseen: float = 0.0
     """The group's share of the sessions that no look caught."""
+    is_guess: bool = False
+    """Whether no counter told of those: the number is as good as the glimpses are many."""
     origins: Counter[OriginKey] = field(default_factory=Counter)
 
     @property
@@ -164,6 +166,7 @@ class Churn:
                 look = self._look_of(group, window)
                 if one.brief >= BRIEF_LEAST:
                     look.unseen += look.brief * (one.stands_for - 1.0) * one.own_ratio
+                    look.is_guess = True
             return
         total = sum(one.weight for _, one in missed)
         if unseen and total:

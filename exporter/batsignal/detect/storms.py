@@ -27,6 +27,9 @@ SESSIONS_LEAST = 40
 BUSIEST_FACTOR = 3.0
 # Seen with our own eyes: the unseen alone name nobody.
 SEEN_LEAST = 4
+# By glimpses alone, more of them than chance may give where so many are usual: a square root is a standard deviation.
+CHANCE_FACTOR = 4.0
+CHANCE_LEAST = 4.0
 # Longer than a pool takes to fill, and a batch to start.
 SPANS_SECONDS = 5.0
 # No more than this share of it may have come at one look: the rest is a stream.
@@ -163,6 +166,9 @@ class StormDetector:
         if one.came < least or one.seen < SEEN_LEAST or one.largest > BURST_RATIO * one.came:
             return False
         if not one.goes_on(t) or t - one.first_opened < SPANS_SECONDS:
+            return False
+        usual = sum(self._usual.brief(group, t) for group in one.groups)
+        if one.is_guess and one.brief < usual + CHANCE_FACTOR * math.sqrt(usual) + CHANCE_LEAST:
             return False
         if self._usual.watched_seconds < CALM_SECONDS:
             return self._takes_slots(one, window)

@@ -32,6 +32,10 @@ class Stream:
     opened: float
     """Sessions opened, whether they are gone yet or not."""
     seen: int
+    brief: int
+    """Sessions that one look alone caught."""
+    is_guess: bool
+    """Whether it is only by their short lives that more are taken to have come."""
     largest: float
     """The most of it at one look."""
     first_opened: float
@@ -79,6 +83,8 @@ def streams_of(churn: Churn, usual: Usual, t: float, *, least: float = COUNTED_L
                 came_and_went=came + sum(look.surplus for look in newest),
                 opened=sum(look.opened + look.unseen for look in newest),
                 seen=sum(look.short for look in newest),
+                brief=sum(look.brief for look in newest),
+                is_guess=any(look.is_guess for look in newest),
                 largest=max(look.short + look.unseen for look in newest),
                 first_opened=min(look.first_opened for look in newest),
                 last_at=max((look.t for look in newest if look.opened or look.unseen), default=0.0),
@@ -103,6 +109,8 @@ def merged(parts: Sequence[Stream], *, busiest: float | None = None) -> Stream:
         came_and_went=sum(one.came_and_went for one in parts),
         opened=sum(one.opened for one in parts),
         seen=sum(one.seen for one in parts),
+        brief=sum(one.brief for one in parts),
+        is_guess=any(one.is_guess for one in parts),
         largest=sum(one.largest for one in parts),
         first_opened=min(one.first_opened for one in parts),
         last_at=max(one.last_at for one in parts),

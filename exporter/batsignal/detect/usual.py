@@ -25,8 +25,8 @@ BUCKET_SECONDS = 10.0
 # The busiest moment counts half after a day: yesterday's batch is usual today, last month's is not.
 HALF_LIFE_SECONDS = 86_400.0
 MEAN_SECONDS = 600.0
-# Who has less than this at his busiest need not be remembered: no storm is so small.
-WORTH_KEEPING = 8.0
+# A session alone is not worth remembering: a flood of names has one each.
+WORTH_KEEPING = 2.0
 GROUPS_MOST = 500
 HOSTS_OF_MOST = 2000
 HOSTS_MOST = 64
@@ -44,18 +44,23 @@ class _Habit:
     mean_per_second: float
     at: float
     known_seconds: float = 0.0
+    brief: float = 0.0
+    """How many a look alone catches in `SPAN_SECONDS`, in the mean."""
 
     def decayed(self, t: float) -> float:
         return float(self.busiest * 0.5 ** (_passed(self.at, t) / HALF_LIFE_SECONDS))
 
-    def learn(self, came: float, t: float) -> None:
+    def learn(self, came: float, brief: float, t: float) -> None:
         """Take in the busiest moment of one bucket; there was nothing in the buckets that were left out."""
         quiet_seconds = max(_passed(self.at, t) - BUCKET_SECONDS, 0.0) if self.known_seconds else 0.0
         self.busiest = max(came, self.decayed(t))
-        self.mean_per_second *= math.exp(-quiet_seconds / MEAN_SECONDS)
+        faded = math.exp(-quiet_seconds / MEAN_SECONDS)
+        self.mean_per_second *= faded
+        self.brief *= faded
         self.known_seconds = min(self.known_seconds + quiet_seconds + BUCKET_SECONDS, MEAN_SECONDS)
         share = BUCKET_SECONDS / self.known_seconds
         self.mean_per_second += share * (came / SPAN_SECONDS - self.mean_per_second)
+        self.brief += share * (brief - self.brief)
         self.at = t
 
 
@@ -63,6 +68,7 @@ class _Habit:
 class _Bucket:
     began: float
     busiest: dict[Group, float] = field(default_factory=dict)
+    brief: dict[Group, int] = field(default_factory=dict)
 
 
 class Usual:
@@ -94,6 +100,11 @@ class Usual:
         habit = self._habits.get(group)
         return 0.0 if habit is None else float(habit.mean_per_second * math.exp(-_passed(habit.at, t) / MEAN_SECONDS))
 
+    def brief(self, group: Group, t: float) -> float:
+        """Return how many of them a look alone catches in `SPAN_SECONDS`, in the mean of the last minutes."""
+        habit = self._habits.get(group)
+        return 0.0 if habit is None else float(habit.brief * math.exp(-_passed(habit.at, t) / MEAN_SECONDS))
+
     def hosts_before(self, group: Group, t: float) -> Collection[str]:
         """Return the hosts from which the group had come before that instant."""
         return [host for host, first in self._hosts.get(group, {}).items() if first < t]
@@ -105,13 +116,14 @@ class Usual:
         t = window.t
         if not self._late or t - self._late[-1].began >= BUCKET_SECONDS:
             self._late.append(_Bucket(t))
-        busiest = self._late[-1].busiest
+        busiest, briefs = self._late[-1].busiest, self._late[-1].brief
         total = 0.0
         for group, looks in churn.lately(t):
             newest = lately(looks, t)
             total += sum(look.came_and_went for look in newest)
             # The share of the unseen that falls to somebody of whom hardly any was seen is chance.
-            is_known = sum(look.brief for look in newest) >= BRIEF_LEAST
+            briefs[group] = brief = sum(look.brief for look in newest)
+            is_known = brief >= BRIEF_LEAST
             came = sum(look.came_and_went if is_known else look.short + look.surplus for look in newest)
             busiest[group] = max(busiest.get(group, 0.0), came)
         busiest[SERVER] = max(busiest.get(SERVER, 0.0), total)
@@ -129,7 +141,7 @@ class Usual:
                 if came < WORTH_KEEPING:
                     continue
                 habit = _Habit(came, 0.0, bucket.began)
-            habit.learn(came, bucket.began)
+            habit.learn(came, bucket.brief.get(group, 0), bucket.began)
             self._habits[group] = habit
         while len(self._habits) > GROUPS_MOST:
             del self._habits[next(iter(self._habits))]
@@ -158,6 +170,7 @@ class Usual:
                     habit.busiest,
                     habit.mean_per_second,
                     habit.known_seconds,
+                    habit.brief,
                     habit.at if math.isfinite(habit.at) else None,
                 ]
                 for group, habit in self._habits.items()
@@ -170,9 +183,13 @@ class Usual:
         watched_seconds = _number(memory["watched_seconds"])
         habits = {
             _group(group): _Habit(
-                _number(busiest), _number(mean), -math.inf if at is None else _number(at), _number(known)
+                _number(busiest),
+                _number(mean),
+                -math.inf if at is None else _number(at),
+                _number(known),
+                _number(brief),
             )
-            for group, busiest, mean, known, at in memory["habits"][-GROUPS_MOST:]
+            for group, busiest, mean, known, brief, at in memory["habits"][-GROUPS_MOST:]
         }
         hosts = {
             _group(group): {str(host): -math.inf for host in known[:SERVER_HOSTS_MOST]}
