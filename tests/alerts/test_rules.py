@@ -21,6 +21,7 @@ RUNBOOKS = sorted((ALERTS / "runbooks").glob("*.md"))
 
 SHIPPED = {
     "BatSignalLeak",
+    "BatSignalStorm",
     "BatSignalSaturation",
     "BatSignalSlotsFull",
     "BatSignalEndpointDown",
@@ -43,6 +44,7 @@ METRICS = {
     "batsignal_connection_slots_used",
     "batsignal_connections",
     "batsignal_exhaustion_seconds",
+    "batsignal_sessions_opened_total",
     "batsignal_signal",
     "batsignal_signals",
     "batsignal_signal_sessions",

@@ -43,6 +43,9 @@ BRIEF_LEAST = 4
 VISIBLE_SECONDS_LEAST = 0.005
 GROUPS_MOST = 2000
 
+UNKNOWN: Group = ("unseen",)
+"""Whose sessions nobody knows: they were missed, and none like them was caught."""
+
 
 @dataclass(slots=True)
 class Look:
@@ -168,8 +171,12 @@ class Churn:
                     look.unseen += look.brief * (one.stands_for - 1.0) * one.own_ratio
                     look.is_guess = True
             return
+        if not unseen:
+            return
         total = sum(one.weight for _, one in missed)
-        if unseen and total:
+        if not total:
+            self._look_of(UNKNOWN, window).unseen += unseen
+        else:
             for group, one in missed:
                 self._look_of(group, window).unseen += unseen * one.weight / total * one.own_ratio
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from batsignal.detect import wording
+from batsignal.detect.blame import versions_of
 from batsignal.detect.churn import SPAN_SECONDS, Group
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.streams import Stream
@@ -51,6 +52,8 @@ class Storm:
     refused: int = 0
     subject: Subject = field(default_factory=Subject)
     origins: Counter[OriginKey] = field(default_factory=Counter)
+    fresh: Counter[OriginKey] = field(default_factory=Counter)
+    """Of these, where the sessions of the last moments came from."""
     hosts: set[str] = field(default_factory=set)
     held: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=HELD_LOOKS))
 
@@ -69,6 +72,7 @@ class Storm:
             if origin.client is not None and len(self.hosts) < HOSTS_MOST:
                 self.hosts.add(origin.client)
         if fresh:
+            self.fresh = fresh
             self.subject = self._subject(fresh)
         self.held.append((window.t, held(self.origins, window)))
 
@@ -134,7 +138,9 @@ def finding(storm: Storm, window: Window, usual: Usual) -> Finding:
         exhaustion_seconds=exhaustion_seconds,
         evidence=tuple(_evidence(storm, usual)),
         summary=f"{how} ({usually}); {_left(storm, window, exhaustion_seconds)}",
+        undo=_undo(storm),
         action=_action(storm, usual),
+        versions=versions_of(key.version for key in storm.fresh.elements()),
         fading=storm.quiet_since is not None,
     )
 
@@ -197,13 +203,19 @@ def _hosts(storm: Storm, usual: Usual) -> str:
     return f"from {hosts}, {strangers} of them new"
 
 
+def _undo(storm: Storm) -> str:
+    if storm.is_many:
+        return ""
+    who = wording.culprit(storm.subject)
+    return f"Undo what changed in {who}: it opens a session for each piece of work instead of keeping some."
+
+
 def _action(storm: Storm, usual: Usual) -> str:
     if _is_foreign(storm, usual):
         return "Find out whose hosts these are; if they are not yours, shut them out (firewall, pg_hba.conf)."
     if storm.is_many:
         return "Make the clients wait between two attempts, or stop some of them until the others are in."
-    who = wording.culprit(storm.subject)
-    return f"Undo what changed in {who}: it opens a session for each piece of work instead of keeping some."
+    return ""
 
 
 def _nearly_all(origins: Counter[OriginKey], what: str) -> str | None:

@@ -72,6 +72,7 @@ class StormDetector:
         self._full_looks: deque[float] = deque()
         self._refused: deque[tuple[float, int]] = deque()
         self._restarted_at = -math.inf
+        self._has_failed = False
         self._sessions = 0
         self._last: tuple[Finding, ...] = ()
 
@@ -87,6 +88,7 @@ class StormDetector:
         """Return the storms that rage. A look that failed changes nothing."""
         snapshot = window.snapshot
         if snapshot is None or window.t != snapshot.t:
+            self._has_failed = True
             return self._last
         self._note(window, snapshot)
         streams = streams_of(self._churn, self._usual, window.t)
@@ -112,8 +114,9 @@ class StormDetector:
             self._restarted_at = -math.inf
             for storm in self._storms:
                 storm.since = min(storm.since, t)
-        elif self._sessions >= RESTARTED_LEAST and len(window.left) >= RESTARTED_RATIO * self._sessions:
+        elif self._has_failed and len(window.left) >= max(RESTARTED_RATIO * self._sessions, RESTARTED_LEAST):
             self._restarted_at = t
+        self._has_failed = False
         if gap_seconds is None or gap_seconds > GAP_SECONDS:
             for storm in self._storms:
                 storm.quiet_since = None
@@ -140,7 +143,7 @@ class StormDetector:
     def _raise(self, streams: list[Stream], window: Window) -> None:
         t = window.t
         lit = {group for storm in self._storms for group in storm.groups}
-        restless = folded([one for one in streams if one.came > BUSIEST_FACTOR * one.busiest])
+        restless = folded([one for one in streams if one.seen and one.came > BUSIEST_FACTOR * one.busiest])
         raging = [one for one in restless if not one.groups & lit and self._rages(one, window, SESSIONS_LEAST)]
         for one in sorted(raging, key=lambda one: -one.came):
             since = one.began(t)

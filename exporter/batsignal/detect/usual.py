@@ -50,16 +50,17 @@ class _Habit:
     def decayed(self, t: float) -> float:
         return float(self.busiest * 0.5 ** (_passed(self.at, t) / HALF_LIFE_SECONDS))
 
-    def learn(self, came: float, brief: float, t: float) -> None:
-        """Take in the busiest moment of one bucket; there was nothing in the buckets that were left out."""
+    def learn(self, bucket: "_Bucket", group: Group) -> None:
+        """Take in one bucket; there was nothing in the buckets that were left out."""
+        t, busiest, brief = bucket.began, bucket.busiest[group], bucket.brief.get(group, 0)
         quiet_seconds = max(_passed(self.at, t) - BUCKET_SECONDS, 0.0) if self.known_seconds else 0.0
-        self.busiest = max(came, self.decayed(t))
+        self.busiest = max(busiest, self.decayed(t))
         faded = math.exp(-quiet_seconds / MEAN_SECONDS)
         self.mean_per_second *= faded
         self.brief *= faded
         self.known_seconds = min(self.known_seconds + quiet_seconds + BUCKET_SECONDS, MEAN_SECONDS)
         share = BUCKET_SECONDS / self.known_seconds
-        self.mean_per_second += share * (came / SPAN_SECONDS - self.mean_per_second)
+        self.mean_per_second += share * (bucket.came.get(group, busiest) / SPAN_SECONDS - self.mean_per_second)
         self.brief += share * (brief - self.brief)
         self.at = t
 
@@ -68,6 +69,8 @@ class _Habit:
 class _Bucket:
     began: float
     busiest: dict[Group, float] = field(default_factory=dict)
+    came: dict[Group, float] = field(default_factory=dict)
+    """At the bucket's last look; with their share of the unseen, whose errors cancel out in the mean."""
     brief: dict[Group, int] = field(default_factory=dict)
 
 
@@ -116,17 +119,17 @@ class Usual:
         t = window.t
         if not self._late or t - self._late[-1].began >= BUCKET_SECONDS:
             self._late.append(_Bucket(t))
-        busiest, briefs = self._late[-1].busiest, self._late[-1].brief
-        total = 0.0
+        busiest, briefs, came = self._late[-1].busiest, self._late[-1].brief, self._late[-1].came
+        came.clear()
         for group, looks in churn.lately(t):
             newest = lately(looks, t)
-            total += sum(look.came_and_went for look in newest)
-            # The share of the unseen that falls to somebody of whom hardly any was seen is chance.
+            came[group] = sum(look.came_and_went for look in newest)
             briefs[group] = brief = sum(look.brief for look in newest)
-            is_known = brief >= BRIEF_LEAST
-            came = sum(look.came_and_went if is_known else look.short + look.surplus for look in newest)
-            busiest[group] = max(busiest.get(group, 0.0), came)
-        busiest[SERVER] = max(busiest.get(SERVER, 0.0), total)
+            # The share of the unseen that falls to somebody of whom hardly any was seen is chance.
+            seen = sum(look.short + look.surplus for look in newest)
+            busiest[group] = max(busiest.get(group, 0.0), came[group] if brief >= BRIEF_LEAST else seen)
+        came[SERVER] = sum(came.values())
+        busiest[SERVER] = max(busiest.get(SERVER, 0.0), came[SERVER])
         for bucket in self._late if but else ():
             for group in (*but, SERVER):
                 bucket.busiest.pop(group, None)
@@ -141,7 +144,7 @@ class Usual:
                 if came < WORTH_KEEPING:
                     continue
                 habit = _Habit(came, 0.0, bucket.began)
-            habit.learn(came, bucket.brief.get(group, 0), bucket.began)
+            habit.learn(bucket, group)
             self._habits[group] = habit
         while len(self._habits) > GROUPS_MOST:
             del self._habits[next(iter(self._habits))]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from batsignal.cli.replay import Life
-from batsignal.config import APPLICATION_PATTERN
+from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.detect.signal import Event, Finding
+from batsignal.detect.verdict import Judge
 from batsignal.snapshot import ApplicationPattern, Snapshot
 from simulator import START, World
 
@@ -72,6 +73,11 @@ def make_world() -> type[World]:
 @pytest.fixture
 def make_watcher() -> type[Watcher]:
     return Watcher
+
+
+@pytest.fixture
+def make_judge(pattern: ApplicationPattern) -> Callable[[], Judge]:
+    return lambda: Judge(thresholds=Thresholds(), pattern=pattern)
 
 
 @pytest.fixture
