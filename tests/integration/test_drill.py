@@ -452,6 +452,7 @@ def test_the_page_of_a_daemon_that_runs_already_is_timed(
     config.write_text(f"servers: [{{name: db1, dsn: '{scratch.dsn}'}}]\n")
     daemon = subprocess.Popen(
         [sys.executable, "-m", "batsignal", "run", "--config.file", config, "--web.listen-address", "127.0.0.1:0"],
+        cwd=tmp_path,
         stderr=subprocess.PIPE,
     )
     try:

@@ -44,6 +44,7 @@ def stack(folder: Path, database_port: int) -> Iterator[tuple[Pager, str]]:
     config.write_text(
         f"servers:\n  - {{name: db1, dsn: 'postgresql://batsignal@127.0.0.1:{database_port}/postgres'}}\n"
         f"endpoints:\n  - {{name: itself, url: 'http://127.0.0.1:{port}/-/healthy'}}\n"
+        f"store: {{path: '{folder}/batsignal.db'}}\n"
     )
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "batsignal", "run", f"--config.file={config}"]

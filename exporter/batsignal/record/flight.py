@@ -34,7 +34,7 @@ BEFORE_ONSET_SECONDS = 300.0
 AFTER_END_SECONDS = 60.0
 # Five minutes before the onset of what takes longest to be told for sure: a transaction left open, five minutes more.
 RING_SECONDS = 900.0
-# A ring of 100 busy sessions takes 2 MB, one of 2,000 some 40 MB. Beyond the bound the oldest goes, incident or not.
+# A ring of 100 busy sessions takes 2 MB, one of 2,000 some 20 MB. Beyond the bound the oldest goes, incident or not.
 RING_BYTES_MOST = 256 * 1024 * 1024
 # Of an incident of days the first hour tells how it began; the rest would fill the disk.
 INCIDENT_SECONDS_MOST = 3600.0 + BEFORE_ONSET_SECONDS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batsignal.record.database import VERSION, Database, StoreError, StoreTakenError, reading
+from batsignal.record.database import VERSION, Database, StoreError, StoreTakenError, examined, reading
 
 NOW = 1_760_000_000.0
 STAMP = "20251009T085320Z"
@@ -175,3 +175,38 @@ def test_a_reader_begins_no_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nothing is kept yet"):
         reading(tmp_path / "batsignal.db")
     assert not list(tmp_path.iterdir())
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_path_is_examined_without_a_trace(tmp_path: Path) -> None:
+    assert examined(tmp_path / "batsignal.db") == (None, None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [("nowhere/batsignal.db", "No such file or directory"), ("", "a folder, expected a file")],
+)
+def test_a_path_where_nothing_can_be_kept_is_a_fault(tmp_path: Path, where: str, fault: str) -> None:
+    assert examined(tmp_path / where) == (fault, None)
+
+
+def test_a_file_that_would_be_put_aside_is_told_and_left(opened: Opened) -> None:
+    opened.path.write_bytes(b"no database, but some text\n" * 99)
+    before = everything(opened.path.parent)
+    fault, note = examined(opened.path)
+    assert fault is None
+    assert note == "it cannot be read: file is not a database; it would be put aside, and a new one begun"
+    assert everything(opened.path.parent) == before
+
+
+def test_a_file_that_a_daemon_has_is_told(opened: Opened) -> None:
+    opened.database.open()
+    fault, note = examined(opened.path)
+    assert fault is None
+    assert note == "a daemon keeps its history there now; a second one would wait for it to end"
+    opened.database.close()
+    assert examined(opened.path) == (None, None)
