@@ -42,8 +42,11 @@ TOTALS_KEPT = 8
 # A total that has not moved for longer: nothing is committed.
 TOTALS_STALE_SECONDS = 15.0
 COMMITS_LEAST = 1.0
-# What still counts as the usual flow, where nobody timed a ping: traffic itself swings by as much.
-FLOWING_RATIO = 0.3
+# Where nobody timed a ping, such a share of the usual flow shows life, and goes on to until it is less than that.
+FLOWING_RATIO = 0.5
+FLOWING_STILL_RATIO = 0.2
+# A look that fails is a gap; what was known so shortly before still holds.
+HELD_SECONDS = 3.0
 MEMORY_SHORT_RATIO = 0.97
 MINUTE_SECONDS = 60.0
 MINUTES_KEPT = 60
@@ -88,6 +91,7 @@ class HealthWatch:
         self._totals: deque[tuple[float, int]] = deque(maxlen=TOTALS_KEPT)
         self._minute_since: float | None = None
         self._calm = True
+        self._flows = False
 
     def remembered(self) -> Memory:
         """Return the baselines: seconds a ping takes, commits a second."""
@@ -109,7 +113,7 @@ class HealthWatch:
             return
         if window.began == window.t:
             self._totals.clear()
-            self._minute_since = None
+            self._minute_since, self._flows = None, False
         if self._minute_since is None:
             self._minute_since = window.t
         self._calm = self._calm and calm
@@ -135,6 +139,9 @@ class HealthWatch:
         rate = self._commits_per_second(snapshot.t)
         if rate is not None:
             self._commits.now.append(rate)
+            usual = self._commits.value or 0.0
+            ratio = FLOWING_STILL_RATIO if self._flows else FLOWING_RATIO
+            self._flows = usual >= COMMITS_LEAST and rate >= ratio * usual
 
     def _commits_per_second(self, t: float) -> float | None:
         """Return what was committed a second of late; None when two totals are not known yet."""
@@ -148,9 +155,9 @@ class HealthWatch:
     # -- the judgement ---------------------------------------------------------------------------------------------
 
     def check_up(self, window: Window) -> "Checkup | None":
-        """Return what the last look shows of the database; None when it failed."""
+        """Return what the last look shows of the database; None when looks have failed for a while."""
         snapshot = window.snapshot
-        if snapshot is None or snapshot.t != window.t:
+        if snapshot is None or window.t - snapshot.t > HELD_SECONDS:
             return None
         pings = [] if snapshot.ping_seconds is None else list(islice(reversed(window.pings), PINGS_JUDGED))
         usual = self._ping.value
@@ -162,6 +169,7 @@ class HealthWatch:
             stalled=_stalled(snapshot),
             commits_per_second=self._commits_per_second(snapshot.t),
             usual_commits_per_second=self._commits.value,
+            flows=self._flows,
         )
 
 
@@ -179,6 +187,8 @@ class Checkup:
     """Sessions that the server itself keeps waiting, where they are most of those at work."""
     commits_per_second: float | None
     usual_commits_per_second: float | None
+    flows: bool
+    """Whether it commits about as ever."""
 
     def of(self, finding: Finding, *, locks_explained: bool) -> Health:
         """Return the verdict that belongs to a finding; `locks_explained` when somebody is named for the lock waits."""
@@ -205,9 +215,7 @@ class Checkup:
     @property
     def is_alive(self) -> bool:
         """Whether it is seen to work: it answers as quickly as ever, or, if nobody timed that, commits as ever."""
-        now, usual = self.commits_per_second, self.usual_commits_per_second
-        flows = now is not None and usual is not None and usual >= COMMITS_LEAST and now >= FLOWING_RATIO * usual
-        return not self.is_slow if self.ping_seconds is not None else flows
+        return not self.is_slow if self.ping_seconds is not None else self.flows
 
     @property
     def is_slow(self) -> bool:

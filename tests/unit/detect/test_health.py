@@ -67,24 +67,34 @@ def test_nothing_is_known_without_a_timed_answer_and_a_usual_flow_of_commits(loo
     assert looks.look(10, commits=None, ping_seconds=None).said().healthy is None
 
 
-@pytest.mark.parametrize(("commits", "healthy"), [(30, True), (25, None)])
+@pytest.mark.parametrize(("commits", "healthy"), [(20, True), (15, None)])
 def test_commits_as_ever_stand_in_for_a_ping_that_nobody_timed(
     looks: Looks, commits: int, healthy: bool | None
 ) -> None:
     looks.look(400, ping_seconds=None)
     health = looks.look(60, commits=commits, ping_seconds=None).said()
     assert health.healthy is healthy
-    assert health.evidence == (("no lock waits", "commits go on: 30/s (usually 100/s)") if healthy else ())
+    assert health.evidence == (("no lock waits", "commits go on: 20/s (usually 100/s)") if healthy else ())
 
 
-def test_failed_look_says_nothing_of_health(looks: Looks) -> None:
-    failure = PollFailure(reason="timeout", text="no answer")
-    assert looks.look(10).look(failure=failure).said() is None
+@pytest.mark.parametrize(("commits", "healthy"), [(55, True), (45, None)])
+def test_commits_that_had_stopped_show_life_again_at_half_the_usual(
+    looks: Looks, commits: int, healthy: bool | None
+) -> None:
+    looks.look(400, ping_seconds=None).look(60, commits=1, calm=False, ping_seconds=None)
+    assert looks.look(60, commits=commits, calm=False, ping_seconds=None).said().healthy is healthy
 
 
-def test_no_way_in_says_nothing_of_health(looks: Looks) -> None:
-    health = looks.look(10).said("database_unreachable")
-    assert (health.healthy, health.evidence) == (None, ())
+@pytest.mark.parametrize(("failed", "healthy"), [(3, True), (4, None)])
+def test_what_was_known_holds_through_a_few_failed_looks(looks: Looks, failed: int, healthy: bool | None) -> None:
+    looks.look(10).said()
+    looks.look(failed, failure=PollFailure(reason="timeout", text="no answer"))
+    health = looks.said()
+    assert (None if health is None else health.healthy) is healthy
+
+
+def test_way_in_that_fails_from_the_first_look_says_nothing_of_health(looks: Looks) -> None:
+    assert looks.look(failure=PollFailure(reason="timeout", text="no answer")).said() is None
 
 
 @pytest.mark.parametrize(
