@@ -17,11 +17,12 @@ import structlog
 from batsignal.config import Config, ServerConfig, StoreConfig
 from batsignal.detect.memory import Memory
 from batsignal.detect.signal import Event
-from batsignal.record.board import StoreHealth
+from batsignal.record.board import PastIncident, StoreHealth
 from batsignal.record.flight import FlightRecorder, recordings_folder
 from batsignal.record.history import History
 from batsignal.record.keeper import Keeper
 from batsignal.record.kept import Left, Past
+from batsignal.record.recent import with_events, without_servers
 from batsignal.snapshot import Deploy, Snapshot
 
 # A disk that has not told the past by then is not waited for: the watch begins, and knows no past.
@@ -40,6 +41,7 @@ class Chronicle:
         self._lock = threading.Lock()
         self._left: dict[str, Left] = {}
         self._deploys: tuple[Deploy, ...] = ()
+        self._recent: tuple[PastIncident, ...] = ()
         self._keeper = (
             None
             if self._path is None
@@ -54,7 +56,7 @@ class Chronicle:
             return ()
         past = self._keeper.start(PAST_SECONDS)
         with self._lock:
-            self._left, self._deploys = dict(past.servers), past.deploys
+            self._left, self._deploys, self._recent = dict(past.servers), past.deploys, past.recent
         return past.deploys
 
     def stop(self, timeout_seconds: float) -> None:
@@ -86,6 +88,7 @@ class Chronicle:
             gone = [name for name in self._left if name not in wanted]
             for name in gone:
                 del self._left[name]
+            self._recent = without_servers(self._recent, gone, self._clock())
         if self._keeper is not None and gone:
             for name in gone:
                 self._keeper.forget(name)
@@ -100,6 +103,8 @@ class Chronicle:
             if left is None:
                 return  # a reload took the server away during its last tick
             self._left[server] = _after(left, snapshot, events)
+            if events:
+                self._recent = with_events(self._recent, events)
         keeper = self._keeper
         if keeper is None:
             return
@@ -128,6 +133,11 @@ class Chronicle:
         if self._keeper is not None and news:
             now = self._clock()
             self._keeper.write(lambda store: store.deployed(news, now=now))
+
+    @property
+    def recent(self) -> tuple[PastIncident, ...]:
+        """The last few incidents; the same object as long as nothing has changed."""
+        return self._recent
 
     def _alive(self) -> Past:
         with self._lock:

@@ -229,6 +229,7 @@ class Daemon:
     def _put_server(self, server: ServerBoard) -> None:
         self._cell.put_server(server)
         self._show_deploys()
+        self._show_incidents()
         self._exposition.refresh(server.name)
 
     def _mark(self, deploy: Deploy) -> tuple[Deploy, bool]:
@@ -245,6 +246,11 @@ class Daemon:
             self._chronicle.deployed(deploys)
             self._cell.swap(lambda board: replace(board, deploys=deploys))
             self._exposition.refresh(None)
+
+    def _show_incidents(self) -> None:
+        incidents = self._chronicle.recent
+        if incidents is not self._cell.board.incidents:
+            self._cell.swap(lambda board: replace(board, incidents=incidents))
 
     def _probed(self, result: ProbeResult) -> None:
         home = self._homes.get(result.endpoint)

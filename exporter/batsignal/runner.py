@@ -130,9 +130,9 @@ class ServerRunner:
         if left.looked_at is not None:
             self._watch.incidents.resume(left.signals, left_at=left.looked_at)
         try:
-            memory = json.loads(left.usual or "{}")
-            unfit = self._watch.judge.recall(memory)
-        except (ValueError, TypeError):
+            unfit = self._watch.judge.recall(json.loads(left.usual or "{}"))
+        except Exception:  # it comes from a disk, and may be anything: the watch must begin all the same
+            log.exception("what was usual cannot be read", server=self.config.name)
             unfit = ("all",)
         if unfit:
             log.warning("what was usual is learnt anew", server=self.config.name, detectors=", ".join(unfit))
@@ -171,8 +171,8 @@ class ServerRunner:
         return self._host_load
 
     def _published(self, board: ServerBoard, events: tuple[Event, ...]) -> None:
-        self._publish(replace(board, tick_errors=self._errors))
         self._chronicle.looked(self.config.name, board.snapshot, self._known_deploys, events)
+        self._publish(replace(board, tick_errors=self._errors))
         self._record(board.snapshot)
         if self._monotonic() >= self._remember_due:
             self._remember_due = self._monotonic() + REMEMBER_SECONDS

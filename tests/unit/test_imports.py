@@ -65,6 +65,9 @@ LAYERS: dict[str, Layer] = {
     ),
     "batsignal.record.incidents": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
     "batsignal.record.tally": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
+    "batsignal.record.recent": Layer(
+        ours=("batsignal.detect.signal", "batsignal.record.board"), banned=WORLD, is_pure=True
+    ),
     "batsignal.record.*": Layer(
         ours=(
             *("batsignal.snapshot", "batsignal.code_path", "batsignal.detect.signal", "batsignal.record"),

@@ -100,10 +100,25 @@ class StoreHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastIncident:
+    """An incident in one line. `severity` is the worst it had; `ended` is None while it is open."""
+
+    id: str
+    server: str
+    kind: str
+    severity: str
+    summary: str
+    since: float
+    detected: float
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
     """Everything, at one moment. `servers` lists every configured server; None until its first poll has ended.
 
-    `store` is None where nothing is kept on disk.
+    `incidents` are the last few, the newest first, those of earlier lives among them. `store` is None where nothing is
+    kept on disk.
     """
 
     version: str
@@ -115,6 +130,7 @@ class Board:
     config_reload_at: float = 0.0
     config_reload_error: str | None = None
     store: StoreHealth | None = None
+    incidents: tuple[PastIncident, ...] = ()
 
     @property
     def ready(self) -> bool:

@@ -32,7 +32,7 @@ Write = Callable[[Store], None]
 LOOKS_WAITING_MOST = 120
 WRITES_WAITING_MOST = 5000
 WRITES_AT_ONCE = 500
-TAKEN_PAUSE_SECONDS = 0.25
+TAKEN_FIRST_PAUSE_SECONDS, TAKEN_PAUSE_SECONDS = 0.25, 2.0
 PAUSE_FIRST_SECONDS, PAUSE_MOST_SECONDS = 1.0, 10.0
 # The disk hangs when the thread has not come back from it for this long.
 HANGS_SECONDS = 10.0
@@ -221,10 +221,12 @@ class Keeper:
         now = self._monotonic()
         self._retry_at = now + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, PAUSE_MOST_SECONDS)
-        if isinstance(exc, StoreTakenError) and not self._past_known.is_set():
-            self._retry_at = now + TAKEN_PAUSE_SECONDS  # it may be about to end
-            self._writes.append(_nothing)  # so that it is tried again
-            return
+        if isinstance(exc, StoreTakenError):
+            self._retry_at = now + TAKEN_PAUSE_SECONDS  # it may be about to end, and asking costs little
+            if not self._past_known.is_set():
+                self._retry_at = now + TAKEN_FIRST_PAUSE_SECONDS
+                self._writes.append(_nothing)  # so that it is tried again
+                return
         self._past_known.set()
         if isinstance(exc, sqlite3.Error) and is_broken(exc):
             self._connection = None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from batsignal.detect.signal import KINDS, SEVERITIES, DeployRef, Finding, Signal, Subject
+from batsignal.record.board import PastIncident
 from batsignal.snapshot import Deploy
 
 _SUBJECT = frozenset(one.name for one in fields(Subject))
@@ -35,6 +36,7 @@ class Past:
 
     servers: Mapping[str, Left] = field(default_factory=dict)
     deploys: tuple[Deploy, ...] = ()
+    recent: tuple[PastIncident, ...] = ()
 
 
 def text(value: object) -> str:
@@ -63,6 +65,21 @@ def read_signal(signal: str, key: str, raised_as: str) -> Signal:
             detected=float(line["detected"]),
             raised_as=_subject(json.loads(raised_as)),
             finding=finding,
+        )
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"not a signal of this version: {exc!r}") from exc
+
+
+def read_line(signal: str, worst: str, ended: float | None) -> PastIncident:
+    """Return a kept incident in one line; raises ValueError when it is not one that this version knows."""
+    try:
+        line: dict[str, Any] = json.loads(signal)
+        return PastIncident(
+            **{name: str(line[name]) for name in ("id", "server", "kind", "summary")},
+            severity=worst,
+            since=float(line["since"]),
+            detected=float(line["detected"]),
+            ended=ended,
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"not a signal of this version: {exc!r}") from exc

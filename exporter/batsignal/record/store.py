@@ -6,10 +6,12 @@ writes (`keeper`), inside that thread's transactions, and raises sqlite3.Error; 
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from batsignal.detect.signal import Event, Signal
-from batsignal.record.kept import Left, Past, key_text, raised_as_text, read_signal, text
+from batsignal.record.board import PastIncident
+from batsignal.record.kept import Left, Past, key_text, raised_as_text, read_line, read_signal, text
+from batsignal.record.recent import RECENT_MOST
 from batsignal.snapshot import Deploy
 
 DAY_SECONDS = 86_400.0
@@ -132,7 +134,15 @@ class Store:
                 Deploy(service=service, version=version, at=at, previous=previous)
                 for service, version, at, previous in reversed(deploys.fetchall())
             ),
+            recent=tuple(self._recent()),
         )
+
+    def _recent(self) -> Iterator[PastIncident]:
+        for line in self._connection.execute(
+            "SELECT signal, worst, ended FROM incident ORDER BY detected DESC LIMIT ?", (RECENT_MOST,)
+        ):
+            with contextlib.suppress(ValueError):
+                yield read_line(*line)
 
     def restore(self, alive: Past, *, now: float) -> None:
         """Make a file agree with the daemon that runs: what is lit stands in it as open, and nothing else."""

@@ -11,7 +11,7 @@ import pytest
 
 from batsignal.detect.signal import Subject
 from batsignal.expose import page
-from batsignal.record.board import SlotSample
+from batsignal.record.board import PastIncident, SlotSample
 from batsignal.record.tally import ServerTally
 from batsignal.snapshot import Deploy
 
@@ -281,3 +281,16 @@ def test_page_of_a_busy_fleet_stays_light(boards: Any) -> None:
 def test_page_without_scripts_refreshes_itself(boards: Any) -> None:
     html = page.render(boards.quiet(), boards.now)
     assert b'<noscript><meta http-equiv="refresh" content="5"></noscript>' in html
+
+
+def test_the_last_incidents_are_listed_each_with_its_story(boards: Any) -> None:
+    assert "Recent incidents" not in read(boards.quiet(), boards.now)
+    common = {"server": "db1", "kind": "leak", "severity": "critical", "since": boards.now - 700}
+    incidents = (
+        PastIncident(id="b2", summary="web <leaks>", detected=boards.now - 600, **common),
+        PastIncident(id="a1", summary="", detected=boards.now - 650, ended=boards.now - 580, **common),
+    )
+    board = replace(boards.quiet(), incidents=incidents)
+    text = read(board, boards.now)
+    assert re.search(r"Recent incidents.*web <leaks> critical db1 .*goes on.*leak critical db1 .*2 min", text), text
+    assert b'href="api/v1/incidents/b2"' in page.render(board, boards.now)

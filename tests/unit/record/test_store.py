@@ -197,3 +197,13 @@ def test_no_two_daemons_can_make_one_event_of_two(kept: Kept, lives: Any) -> Non
     kept.store.tell(lives.event("raised"), now=T)
     with pytest.raises(sqlite3.IntegrityError):
         kept.connection.execute("INSERT INTO event SELECT * FROM event")
+
+
+def test_the_last_few_incidents_are_loaded_in_one_line_each(kept: Kept, lives: Any) -> None:
+    for n in range(10):
+        kept.store.tell(lives.event("raised", lives.signal(f"a{n}", detected=T + n, severity="critical")), now=T)
+    kept.store.tell(lives.event("cleared", lives.signal("a9", detected=T + 9), T + 60), now=T)
+    first, *others = kept.store.past().recent
+    assert (first.id, first.severity, first.ended) == ("a9", "critical", T + 60)
+    assert (first.summary, first.since) == ("web@2.4.0 leaks connections", T - 30)
+    assert [one.id for one in others] == [f"a{n}" for n in range(8, 1, -1)]

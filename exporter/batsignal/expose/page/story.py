@@ -14,7 +14,7 @@ from batsignal.detect.signal import DeployRef, Signal
 from batsignal.expose import api
 from batsignal.expose.page import wording
 from batsignal.expose.page.chart import Chart, draw
-from batsignal.record.board import Board, ServerBoard
+from batsignal.record.board import Board, PastIncident, ServerBoard
 from batsignal.record.tally import EndpointTally
 from batsignal.snapshot import Deploy
 
@@ -104,6 +104,7 @@ class Story:
     servers: tuple[ServerCard, ...]
     endpoints: tuple[EndpointTally, ...]
     deploys: tuple[Deploy, ...]
+    incidents: tuple[PastIncident, ...]
     config_error: str | None
     version: str
     started_at: float
@@ -126,6 +127,7 @@ def tell(board: Board, now: float, runbooks: frozenset[str]) -> Story:
         servers=servers,
         endpoints=tuple(sorted(board.endpoints.values(), key=lambda tally: tally.last is not None and tally.last.up)),
         deploys=tuple(sorted(board.deploys, key=lambda deploy: deploy.at, reverse=True)[:DEPLOYS_SHOWN]),
+        incidents=board.incidents,
         config_error=None if board.config_reload_ok else board.config_reload_error or "no reason given",
         version=board.version,
         started_at=board.started_at,
