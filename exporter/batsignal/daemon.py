@@ -68,7 +68,7 @@ class Daemon:
         self._chronicle = Chronicle(config.store, clock=clock)
         self._deploys = DeployLog(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
-        self._homes: dict[str, ServerRunner] = {}
+        self._homes: dict[str, tuple[ServerRunner, ...]] = {}
         self._schedule = Schedule(check=self._check)
         self._prober = Prober(deliver=self._probed, clock=clock)
         app = build_app(
@@ -187,9 +187,8 @@ class Daemon:
     def _apply_endpoints(self, config: Config, before: Config | None) -> None:
         old = {endpoint.name: endpoint for endpoint in before.endpoints} if before else {}
         new = {endpoint.name: endpoint for endpoint in config.endpoints}
-        # An endpoint's own signal belongs to one server, the first it depends on: two would page twice.
         self._homes = {
-            name: self._runners[endpoint.servers[0] if endpoint.servers else config.servers[0].name]
+            name: tuple(self._runners[server] for server in endpoint.servers or [one.name for one in config.servers])
             for name, endpoint in new.items()
         }
         for name, endpoint in old.items():
@@ -253,10 +252,12 @@ class Daemon:
             self._cell.swap(lambda board: replace(board, incidents=incidents))
 
     def _probed(self, result: ProbeResult) -> None:
-        home = self._homes.get(result.endpoint)
-        if home is None:
+        runners = self._homes.get(result.endpoint)
+        if runners is None:
             return  # a reload took the endpoint away while its probe was under way
-        home.probed(result)
+        # Each server it depends on may be why. Its own signals are said at the first: two would page twice.
+        for runner in runners:
+            runner.probed(replace(result, is_home=runner is runners[0]))
 
         def add(board: Board) -> Board:
             tally = board.endpoints.get(result.endpoint)

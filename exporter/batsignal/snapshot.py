@@ -215,7 +215,8 @@ class ProbeResult:
     """One request to a health endpoint.
 
     `seconds` is the whole request; `phases` the parts that were reached, of `resolve, connect, tls, first_byte, body`.
-    `reason` says in one line why the probe failed, and is None when `up`.
+    `reason` says in one line why the probe failed, and is None when `up`. Every server that the endpoint depends on is
+    told; at one of them, its home, the endpoint's own signals are said.
     """
 
     endpoint: str
@@ -227,6 +228,7 @@ class ProbeResult:
     reason: str | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     tls_expiry: float | None = None
+    is_home: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,8 @@ Key = tuple[str, tuple[str, ...]]
 KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
 # The kinds that have a detector; the others are words that later detectors will use.
 WATCHED_KINDS: tuple[Kind, ...] = (
-    *("leak", "query_pileup", "lock_pileup", "storm", "idle_in_transaction", "saturation", "endpoint_down"),
+    *("leak", "pool_starvation", "query_pileup", "lock_pileup", "storm", "idle_in_transaction"),
+    *("saturation", "endpoint_down", "endpoint_slow"),
     "database_unreachable",
 )
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning")

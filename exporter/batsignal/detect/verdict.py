@@ -18,9 +18,12 @@ from batsignal.detect.leaks import LeakDetector
 from batsignal.detect.locks import LockDetector
 from batsignal.detect.memory import Memory, Remembering
 from batsignal.detect.pileups import PileupDetector
+from batsignal.detect.poolers import PoolerDetector
 from batsignal.detect.reachability import ReachabilityDetector
 from batsignal.detect.saturation import SaturationDetector
 from batsignal.detect.signal import DeployRef, Finding, Key, Kind
+from batsignal.detect.slowness import SlownessDetector
+from batsignal.detect.starvation import StarvationDetector
 from batsignal.detect.storms import StormDetector
 from batsignal.detect.transactions import TransactionDetector
 from batsignal.detect.window import Window
@@ -54,10 +57,17 @@ class Judge:
         self._transactions = TransactionDetector(self._blocking)
         self._pileups = PileupDetector()
         self._endpoints = EndpointDetector(thresholds)
+        self._slowness = SlownessDetector()
+        self._starvation = StarvationDetector()
+        self._poolers = PoolerDetector()
         self._reachability = ReachabilityDetector(thresholds)
         self._health = HealthWatch()
         self._storms = StormDetector()
-        self._remembering: Mapping[str, Remembering] = {"health": self._health, "storms": self._storms}
+        self._remembering: Mapping[str, Remembering] = {
+            "health": self._health,
+            "slowness": self._slowness,
+            "storms": self._storms,
+        }
         self._shown: set[Key] = set()
 
     def remembered(self) -> Memory:
@@ -87,7 +97,10 @@ class Judge:
             *self._transactions.look(window),
             *self._storms.look(window),
             *self._saturation.look(window),
-            *self._endpoints.look(snapshot.probes),
+            *self._endpoints.look(probe for probe in snapshot.probes if probe.is_home),
+            *self._slowness.look([probe for probe in snapshot.probes if probe.is_home], snapshot.t),
+            *self._starvation.look(window, snapshot.probes),
+            *self._poolers.look(window),
             *self._reachability.look(snapshot),
         ]
         kept, superseded = causes_first(found)

@@ -331,7 +331,7 @@ class Window:
         return True
 
     def _origin_key(self, session: Session) -> OriginKey:
-        who = self._pattern.split(session.application_name)
+        who = self.who(session)
         return OriginKey(who.service, who.version, session.usename, session.datname, session.client_addr)
 
     def _origin(self, session: Session, opened_at: float) -> Origin:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -117,3 +117,12 @@ def common(values: Iterable[_T]) -> _T | None:
     """Return the one value that all agree on, else None."""
     different = set(values)
     return different.pop() if len(different) == 1 else None
+
+
+def counted(values: Iterable[_T]) -> Mapping[_T, int]:
+    """Count equal values, the most frequent first.
+
+    >>> counted("abbcb")
+    {'b': 3, 'a': 1, 'c': 1}
+    """
+    return dict(Counter(values).most_common())

@@ -225,6 +225,7 @@ def _probe(probe: Fields, t: float) -> ProbeResult:
         reason=text(probe, "reason"),
         phases=numbers(probe, "phases"),
         tls_expiry=instant(probe, "tls_expiry"),
+        is_home=truth(probe, "home") is not False,
     )
 
 
@@ -240,6 +241,8 @@ def _probe_fields(probe: ProbeResult) -> Fields:
     }
     if probe.phases:
         line["phases"] = dict(probe.phases)
+    if not probe.is_home:
+        line["home"] = False
     return line if probe.tls_expiry is None else line | {"tls_expiry": probe.tls_expiry}
 
 

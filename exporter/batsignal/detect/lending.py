@@ -1,0 +1,278 @@
+"""How the pools of some services lend their sessions, and which sessions they pass over: those are not theirs to lend.
+
+Whatever order a pool lends in, it is an order: the one that came back last, or the one that has been free for longest.
+A session that stays unused while one that had been free for longer is used, and while one that had been free for less
+is used too, is in no order: it was borrowed and never given back. So is one that stays unused while its pool grows.
+
+Owns what was seen of each session's lending, bounded by the sessions that live. It judges no service and has no clock.
+"""
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from batsignal.detect.window import Origin, Track, Window, resting_since
+from batsignal.snapshot import Session
+
+# A request may hold a session so long without using it: it thinks, it renders, it calls somebody.
+REST_LEAST_SECONDS = 5.0
+# Passed over while the rest of its pool worked on for so much longer than it had ever been left before its last use:
+# a pool that lends in no order at all comes back to three of four within three times as long.
+LEFT_FACTOR = 3.0
+LEFT_LEAST_SECONDS = 2.0
+# A call this long holds its session as firmly as one that was forgotten.
+CALL_SECONDS = 10.0
+# A pool has grown when it is larger than it was at any time of late; one that recycles comes back to where it was.
+GROWN_MEMORY_SECONDS = 60.0
+FILL_SECONDS = 10.0
+# A pool that lends what came back last does never otherwise, save once for each session it lost. Several such pools
+# behind one address look like one without any order, and nothing is made of that.
+NEWEST_FIRST_LOOKS = 12
+IN_TURN_LOOKS = 5
+ORDER_RATIO = 0.3
+ORDER_LOOKS_MOST = 400
+# A pool that lends in turn, or at random, has used every one of its sessions before long, whenever one looks.
+ROUND_LOOKS = 5
+ROUND_FACTOR = 1.5
+
+SessionKey = tuple[int, float | None]
+
+
+@dataclass(slots=True)
+class _Lent:
+    """One session: since when it rests, how long it had rested before its last use, and who was used instead of it."""
+
+    session: Session
+    resting_since: float | None
+    rested_seconds: float = 0.0
+    older_was_used: bool = False
+    """Or one was opened, which comes to the same: it had never been used."""
+    newer_was_used: bool = False
+    was_used: bool = False
+    """Before our eyes, after a rest: not only once, when it was opened."""
+
+    def note(self, session: Session) -> float | None:
+        """Take in what changed; return since when it had rested, if it was used."""
+        rested_at, now = self.resting_since, resting_since(session)
+        self.session = session
+        if now is not None and now == rested_at:
+            return None
+        self.resting_since = now
+        self.older_was_used = self.newer_was_used = False
+        if rested_at is None:
+            return None
+        self.was_used = True
+        used_at = max(session.query_start or rested_at, rested_at)
+        if used_at > rested_at:
+            self.rested_seconds = used_at - rested_at
+        return rested_at
+
+
+@dataclass(slots=True)
+class _Order:
+    """In which order the pools of a service lend: they are made of the same code, from version to version."""
+
+    looks: int = 0
+    """At which some were lent and others were not."""
+    looks_not_newest: int = 0
+    """Of them, those at which one was lent although another had come back later."""
+
+    def note(self, *, is_newest: bool) -> None:
+        self.looks += 1
+        self.looks_not_newest += not is_newest
+        if self.looks > ORDER_LOOKS_MOST:
+            self.looks, self.looks_not_newest = self.looks // 2, self.looks_not_newest // 2
+
+    @property
+    def is_newest_first(self) -> bool:
+        return self.looks >= NEWEST_FIRST_LOOKS and self.looks_not_newest < ORDER_RATIO * self.looks
+
+    @property
+    def is_in_turn(self) -> bool:
+        """Whether it lends in turn, or at random."""
+        return self.looks_not_newest >= max(IN_TURN_LOOKS, ORDER_RATIO * self.looks)
+
+
+@dataclass(slots=True)
+class _Pool:
+    """What was seen of one pool, or of several that nobody can tell apart."""
+
+    order: _Order
+    lent: dict[SessionKey, _Lent] = field(default_factory=dict)
+    largest: int = 0
+    smaller_since: float | None = None
+    rests: deque[float] = field(default_factory=lambda: deque(maxlen=ROUND_LOOKS))
+    round_seconds: float = math.inf
+    """The shortest time within which all its sessions were used, for some looks on end."""
+
+    def look(self, origin: Origin, t: float) -> None:
+        """Take in what was lent since the look before."""
+        oldest, newest = math.inf, -math.inf
+        changed: set[SessionKey] = set()
+        for key, track in origin.tracks.items():
+            lent = self.lent.get(key)
+            if lent is None:
+                self.lent[key] = _Lent(track.session, resting_since(track.session))
+                changed.add(key)
+            elif lent.session is not track.session:
+                changed.add(key)
+                rested_at = lent.note(track.session)
+                if rested_at is not None:
+                    oldest, newest = min(oldest, rested_at), max(newest, rested_at)
+        for key in [key for key in self.lent if key not in origin.tracks]:
+            del self.lent[key]
+        grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
+        if newest > -math.inf or grew:
+            self._pass_over(changed, oldest, newest, grew=grew)
+        self._learn_round(origin, t)
+
+    def is_passed_over(self, lent: _Lent, worked_until: float) -> bool:
+        """Whether it would have been lent again by `worked_until`, had it been given back."""
+        if lent.resting_since is None or not lent.newer_was_used:
+            return False
+        left_seconds = worked_until - lent.resting_since
+        if left_seconds < max(LEFT_LEAST_SECONDS, LEFT_FACTOR * lent.rested_seconds):
+            return False
+        if self.order.is_newest_first:
+            return lent.older_was_used
+        return self.order.is_in_turn and left_seconds >= ROUND_FACTOR * self.round_seconds
+
+    def _pass_over(self, changed: Collection[SessionKey], oldest: float, newest: float, *, grew: bool) -> None:
+        """Note at those that were free and were not lent what was: some that rested since between these instants."""
+        is_told = is_not_newest = False
+        for key, lent in self.lent.items():
+            # What came to rest since the look before may not have been free yet when the others were lent.
+            if key in changed or lent.resting_since is None:
+                continue
+            is_told = True
+            lent.older_was_used |= grew or lent.resting_since > oldest
+            lent.newer_was_used |= lent.resting_since < newest
+            is_not_newest |= lent.resting_since > oldest
+        if is_told and newest > -math.inf:
+            self.order.note(is_newest=not is_not_newest)
+
+    def _learn_round(self, origin: Origin, t: float) -> None:
+        if t - origin.filling_since <= FILL_SECONDS:
+            return
+        since = t
+        for lent in self.lent.values():
+            if lent.resting_since is not None:
+                since = min(since, lent.resting_since if lent.was_used else -math.inf)
+        self.rests.append(t - since)
+        if len(self.rests) == ROUND_LOOKS:
+            self.round_seconds = min(self.round_seconds, max(self.rests))
+
+    def _grew(self, size: int, t: float) -> bool:
+        if size >= self.largest:
+            grew, self.largest, self.smaller_since = size > self.largest > 0, size, None
+            return grew
+        if self.smaller_since is None:
+            self.smaller_since = t
+        elif t - self.smaller_since > GROWN_MEMORY_SECONDS:
+            self.largest, self.smaller_since = size, None
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lending:
+    """One pool, or several of one service, as of now."""
+
+    origins: tuple[Origin, ...]
+    held: tuple[Track, ...]
+    """Not to be had: passed over, left in the middle of a transaction or a result, or in one call for long."""
+    working: int
+    """At work, or so shortly ago that nobody can tell."""
+    sessions: int
+    worked_until: float
+    """When the last of them was used."""
+    opened_last: float
+
+    def share_working(self) -> float:
+        return self.working / self.sessions if self.sessions else 0.0
+
+
+def together(lendings: Collection[Lending]) -> Lending:
+    """Return several pools as one."""
+    return Lending(
+        origins=tuple(origin for one in lendings for origin in one.origins),
+        held=tuple(track for one in lendings for track in one.held),
+        working=sum(one.working for one in lendings),
+        sessions=sum(one.sessions for one in lendings),
+        worked_until=max(one.worked_until for one in lendings),
+        opened_last=max(one.opened_last for one in lendings),
+    )
+
+
+class Lendings:
+    """Follows the pools of the services it is told to."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, tuple[Origin, _Pool]] = {}
+        self._orders: dict[str, _Order] = {}
+
+    def clear(self) -> None:
+        """Forget everything: the clock stepped back."""
+        self._pools.clear()
+        self._orders.clear()
+
+    def look(
+        self, window: Window, services: Collection[str], pooled: Collection[tuple[str | None, str | None]]
+    ) -> None:
+        """Take in what was lent since the look before; other services' pools are forgotten.
+
+        Sessions of a database and user in `pooled` belong to a pooler, whoever they say they work for.
+        """
+        pools: dict[int, tuple[Origin, _Pool]] = {}
+        if services:
+            for origin in window.origins.values():
+                key = origin.key
+                if origin.tracks and key.group[1] in services and (key.database, key.user) not in pooled:
+                    known = self._pools.get(id(origin))
+                    if known is None:
+                        known = (origin, _Pool(self._orders.setdefault(key.group[1], _Order())))
+                    pools[id(origin)] = known
+                    known[1].look(origin, window.t)
+        self._pools = pools
+        for service in [service for service in self._orders if service not in services]:
+            del self._orders[service]
+
+    def of(self, service: str, t: float) -> list[Lending]:
+        """Return the pools of a service as of now, one for each origin."""
+        return [_lending(origin, pool, t) for origin, pool in self._pools.values() if origin.key.group[1] == service]
+
+
+def _lending(origin: Origin, pool: _Pool, t: float) -> Lending:
+    rests = [lent.resting_since for lent in pool.lent.values() if lent.resting_since is not None]
+    worked_until = max(rests, default=t)
+    held: list[Track] = []
+    working = 0
+    for key, lent in pool.lent.items():
+        if _is_held(pool, lent, worked_until, t):
+            held.append(origin.tracks[key])
+        elif lent.resting_since is None or t - lent.resting_since < REST_LEAST_SECONDS:
+            working += 1
+    return Lending(
+        origins=(origin,),
+        held=tuple(held),
+        working=working,
+        sessions=len(pool.lent),
+        worked_until=worked_until,
+        opened_last=max(_opened(origin.tracks.values())),
+    )
+
+
+def _opened(tracks: Iterable[Track]) -> Iterable[float]:
+    return (track.opened_at for track in tracks)
+
+
+def _is_held(pool: _Pool, lent: _Lent, worked_until: float, t: float) -> bool:
+    session = lent.session
+    if lent.resting_since is None:
+        began = session.query_start if session.query_start is not None else session.state_change
+        is_call = session.state in {"active", "fastpath function call"} and session.wait_event_type != "Lock"
+        return is_call and began is not None and t - began >= CALL_SECONDS
+    if t - lent.resting_since < REST_LEAST_SECONDS:
+        return False
+    # In the middle of a transaction, or of a result that nobody reads, no session is free.
+    return session.state != "idle" or pool.is_passed_over(lent, worked_until)
