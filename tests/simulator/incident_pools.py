@@ -5,7 +5,7 @@ Owns the rows of starved pools. What a client sees of it (waits, failed probes) 
 
 from dataclasses import dataclass, field
 
-from batsignal.detect.signal import Subject
+from batsignal.detect.signal import DeployRef, Subject
 from batsignal.drills.truth import BOUND_SECONDS, POOLER_WAIT_BOUND_SECONDS, Truth, leak_bound_seconds
 from batsignal.snapshot import PoolerPool
 from simulator.pools import Pool
@@ -13,6 +13,8 @@ from simulator.scenario import Builder, Play
 from simulator.scene import Scene
 from simulator.seats import Behaviour, Seat
 from simulator.world import START
+
+HANGING = "SELECT * FROM invoices WHERE body LIKE ?"
 
 
 def pool_starvation(seed: int, quick: bool) -> Play:
@@ -170,6 +172,7 @@ def pgbouncer_starvation(seed: int, quick: bool) -> Play:
     announced = scene.pick("announced", (True, False))
     world.deploy(app.service, version, scene.at(onset), previous=app.previous, announced=announced)
     world.call(scene.at(onset), app.release)
+    deploy = DeployRef(service=app.service, version=version, at=START + scene.at(onset), previous=app.previous)
     scene.watch_health(app)
 
     def rename(seat: Seat) -> None:
@@ -181,9 +184,7 @@ def pgbouncer_starvation(seed: int, quick: bool) -> Play:
             if cause.startswith("transactions"):
                 pool.lose(0.02, begin=rename, rest="idle in transaction")
             else:
-                pool.request(
-                    world.chance.uniform(600, 3000), query="SELECT * FROM invoices WHERE body LIKE ?", begin=rename
-                )
+                pool.request(world.chance.uniform(600, 3000), query=HANGING, begin=rename)
             yield every * world.chance.expovariate(1)
 
     def look() -> tuple[PoolerPool, ...]:
@@ -197,9 +198,13 @@ def pgbouncer_starvation(seed: int, quick: bool) -> Play:
         began = pooler.starved_at
         subject = Subject(pool=f"{app.place['database']}/{app.place['user']}")
         lost_at = [at for at, _ in app.pools[app.hosts[0]].lost]
-        truths = [scene.truth("pool_starvation", subject, began, bound_seconds=POOLER_WAIT_BOUND_SECONDS)]
+        known = deploy if app.version or announced else None
+        truths = [scene.truth("pool_starvation", subject, began, deploy=known, bound_seconds=POOLER_WAIT_BOUND_SECONDS)]
         if lost_at:
             truths.append(_leak_inside(scene, Subject(application=app.service), lost_at))
+        else:
+            # It piles up as well, within the pool.
+            truths.append(scene.truth("query_pileup", Subject(query_id=scene.query_id(HANGING)), began, optional=True))
         return (*truths, *scene.symptoms(START + scene.at(onset)))
 
     return scene.ready(seconds, truths_of)

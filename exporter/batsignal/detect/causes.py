@@ -21,7 +21,7 @@ EXPLAINS: Mapping[Kind, frozenset[Kind]] = {
     "query_pileup": ENDPOINTS | {"saturation", "pool_starvation"},
     "storm": ENDPOINTS | {"saturation"},
     # A leak inside a bounded pool is told as what it does: that pool is empty, and the server is not.
-    "pool_starvation": ENDPOINTS | {"leak"},
+    "pool_starvation": ENDPOINTS | {"leak", "idle_in_transaction"},
     "leak": ENDPOINTS | {"saturation", "idle_in_transaction"},
     "saturation": ENDPOINTS,
     "endpoint_down": frozenset({"endpoint_slow"}),
@@ -51,11 +51,27 @@ def _said_for(symptom: Key, superseded: Mapping[Key, Key]) -> Key:
 
 def explains(cause: Finding, symptom: Finding) -> bool:
     """Whether a cause silences a symptom: it eats into that very thing, and wakes whom the symptom would have woken."""
-    if symptom.kind not in EXPLAINS.get(cause.kind, frozenset()):
+    if symptom.kind not in _explained_by(cause, symptom):
         return False
     if symptom.severity == "critical" and cause.severity != "critical":
         return False
     return _reaches_endpoint(cause, symptom) if symptom.kind in ENDPOINTS else _is_of_the_same(cause, symptom)
+
+
+def _explained_by(cause: Finding, symptom: Finding) -> frozenset[Kind]:
+    """Return what a cause may explain. A pooler bounds what piles up in its own pool: that pool is what is empty."""
+    explained = EXPLAINS.get(cause.kind, frozenset())
+    if cause.kind == "query_pileup" and symptom.subject.pool is not None:
+        return explained - {"pool_starvation"} if _is_in_pool(cause, symptom) else explained
+    return explained | {"query_pileup"} if _is_in_pool(symptom, cause) else explained
+
+
+def _is_in_pool(piled_up: Finding, starved: Finding) -> bool:
+    """Whether all the sessions that pile up are lent by a pooler's pool that is empty."""
+    if piled_up.kind != "query_pileup" or starved.kind != "pool_starvation" or starved.subject.pool is None:
+        return False
+    ours, theirs = piled_up.subject, starved.subject
+    return None not in (ours.database, ours.user) and (ours.database, ours.user) == (theirs.database, theirs.user)
 
 
 def _reaches_endpoint(cause: Finding, symptom: Finding) -> bool:

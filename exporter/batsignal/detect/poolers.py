@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from batsignal.detect import wording
+from batsignal.detect.blame import versions_of
 from batsignal.detect.signal import Finding, Subject
 from batsignal.detect.window import Window
 from batsignal.snapshot import PoolerPool, Session, Snapshot
@@ -126,8 +127,7 @@ def _finding(row: PoolerPool, since: float, window: Window, snapshot: Snapshot) 
     pool = f"{row.database}/{row.user}"
     server_side = [one for one in snapshot.sessions if one.datname == row.database and one.usename == row.user]
     held = [one for one in server_side if _lent_seconds(one, window.t) >= HELD_SECONDS]
-    applications = {window.who(one).service for one in held}
-    versions = {window.who(one).version for one in held}
+    applications = [window.who(one) for one in held]
     waiting = row.cl_waiting or 0
     longest = row.maxwait_seconds if row.maxwait_seconds is not None else window.t - since
     clients = "1 client waits" if waiting == 1 else f"{waiting} clients wait"
@@ -137,10 +137,11 @@ def _finding(row: PoolerPool, since: float, window: Window, snapshot: Snapshot) 
         key=("pool", row.database, row.user),
         severity="critical",
         subject=Subject(
-            application=wording.common(applications),
-            version=wording.common(versions),
+            application=wording.common(one.service for one in applications),
+            version=wording.common(one.version for one in applications),
             user=row.user if server_side else None,
             database=row.database if server_side else None,
+            query_id=wording.common(one.statement_id for one in held if one.state == "active"),
             pool=pool,
         ),
         since=since,
@@ -148,7 +149,9 @@ def _finding(row: PoolerPool, since: float, window: Window, snapshot: Snapshot) 
         evidence=tuple(_evidence(row, held, window)),
         summary=f"PgBouncer's pool {pool} has nothing left to lend: {clients}, the longest for"
         f" {wording.duration(longest)}; {taken}",
-        action=_action(held, window),
+        undo=_undo(held, window),
+        action="A larger pool only moves the queue to the server.",
+        versions=versions_of(one.version for one in applications),
     )
 
 
@@ -181,8 +184,7 @@ def _known(count: int | None) -> str:
     return "unknown" if count is None else str(count)
 
 
-def _action(held: Sequence[Session], window: Window) -> str:
+def _undo(held: Sequence[Session], window: Window) -> str:
     services = wording.counted(window.who(one).service for one in held)
     name = next((service for service in services if service is not None), None)
-    undo = f"Undo the last change of {name}: it" if name else "Undo the last change of who uses this pool: it"
-    return f"{undo} keeps the pool's sessions. A larger pool only moves the queue to the server."
+    return f"Undo the last change of {name or 'whoever uses this pool'}: it keeps the pool's sessions."

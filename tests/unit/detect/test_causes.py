@@ -20,7 +20,7 @@ TABLE: dict[Kind, set[Kind]] = {
     },
     "query_pileup": {"endpoint_down", "endpoint_slow", "saturation", "pool_starvation"},
     "storm": {"endpoint_down", "endpoint_slow", "saturation"},
-    "pool_starvation": {"endpoint_down", "endpoint_slow", "leak"},
+    "pool_starvation": {"endpoint_down", "endpoint_slow", "leak", "idle_in_transaction"},
     "leak": {"endpoint_down", "endpoint_slow", "saturation", "idle_in_transaction"},
     "saturation": {"endpoint_down", "endpoint_slow"},
     "endpoint_down": {"endpoint_slow"},
@@ -115,3 +115,14 @@ def test_what_explains_a_symptom_is_said_even_where_it_is_explained_itself() -> 
 def test_two_incidents_at_once_are_both_said() -> None:
     leak, pileup = found("leak", application="web"), found("query_pileup", application="billing")
     assert causes_first([leak, pileup]) == ([leak, pileup], {})
+
+
+def test_statement_that_piles_up_in_a_poolers_pool_is_told_as_what_it_does_and_elsewhere_as_itself() -> None:
+    pool = found("pool_starvation", pool="shop/web", database="shop", user="web")
+    inside = found("query_pileup", database="shop", user="web", query_id="7")
+    assert explains(pool, inside)
+    assert not explains(inside, pool)
+    for outside in (found("query_pileup", database="shop", user="jobs"), found("query_pileup", database="shop")):
+        assert not explains(pool, outside)
+    assert explains(found("query_pileup", database="shop"), pool)
+    assert explains(inside, found("pool_starvation", application="web", database="shop", user="web"))

@@ -1,0 +1,283 @@
+"""An empty pool of an application's own: told from a hung service, a side nobody asks, and a server that is full."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from batsignal.detect.signal import Finding
+from batsignal.snapshot import PollFailure, PoolerPool, ProbeResult, Session, Slots, Snapshot
+from simulator.pool_kinds import hikari_pool, psycopg_pool, queue_pool
+from simulator.probes import Answer, ask_pool
+
+KIND = "pool_starvation"
+ONSET = 300.0
+SIZE = 10
+EVERY = 4.0
+EMPTY = ONSET + SIZE * EVERY
+
+POOLS: dict[str, dict[str, Any]] = {
+    "lifo, filled": hikari_pool(least=SIZE, most=SIZE, lifetime_seconds=None),
+    "lifo, grows": queue_pool(size=SIZE, overflow=0, lifo=True),
+    "fifo, grows": psycopg_pool(least=2, most=SIZE),
+    "fifo, filled": {"least": SIZE, "most": SIZE, "order": "fifo"},
+}
+
+Looks = list[Snapshot]
+
+
+def lose_all(world: Any, pool: Any, *, every: float = EVERY, rest: str = "idle") -> None:
+    """Lose session after session of a pool, until nothing is left."""
+
+    def go() -> Iterable[float]:
+        while True:
+            pool.lose(0.02, rest=rest)
+            yield every
+
+    world.run(go(), ONSET)
+
+
+def ask(world: Any, pool: Any, name: str = "web", service: str = "web", **facts: Any) -> None:
+    world.endpoint(name, service, lambda: ask_pool(world, pool), at=2.0, **facts)
+
+
+def said(watcher: Any, kind: str = KIND) -> list[Finding]:
+    return [finding for _, finding in watcher.said if finding.kind == kind]
+
+
+@pytest.fixture
+def starving(world: Any) -> Callable[..., Looks]:
+    """Look on while a service loses its pool, and for a while after it is empty."""
+
+    def run(rules: dict[str, Any], *, rest: str = "idle", seconds: float = EMPTY + 60, **facts: Any) -> Looks:
+        pool = world.pool(
+            "web@2.4.0", work=5.0, place={"client": "10.0.0.4", "user": "app", "database": "shop"}, **rules
+        )
+        ask(world, pool, **facts)
+        lose_all(world, pool, rest=rest)
+        return list(world.looks(seconds))
+
+    return run
+
+
+@pytest.mark.parametrize("rules", POOLS.values(), ids=POOLS)
+def test_pool_that_loses_all_it_has_is_named_soon_after_its_probes_begin_to_fail(
+    starving: Callable[..., Looks], watcher: Any, rules: dict[str, Any]
+) -> None:
+    looks = starving(rules)
+    watcher.follow(looks)
+    failed_at = next(probe.at for look in looks for probe in look.probes if not probe.up)
+    (raised,) = watcher.raised(KIND)
+    assert 0 <= raised.t - failed_at <= 20, watcher.sentences()
+    found = said(watcher)[-1]
+    assert found.severity == "critical"
+    assert (found.subject.application, found.subject.version) == ("web", "2.4.0")
+    assert (found.subject.user, found.subject.database, found.subject.client) == ("app", "shop", "10.0.0.4")
+    assert found.summary.startswith("web@2.4.0 has an empty pool of its own: ")
+    assert "the server has room" in found.summary
+    assert "Do not restart the database: it is healthy." in found.action
+    assert found.since == pytest.approx(failed_at, abs=10)
+    assert not watcher.cleared(KIND)
+    assert not said(watcher, "endpoint_down")
+
+
+def test_one_that_loses_sessions_in_the_middle_of_transactions_is_named(
+    starving: Callable[..., Looks], watcher: Any
+) -> None:
+    watcher.follow(starving(POOLS["fifo, filled"], rest="idle in transaction"))
+    assert len(watcher.raised(KIND)) == 1
+    assert any("idle in transaction" in line for line in said(watcher)[-1].evidence)
+
+
+def test_endpoint_asked_once_a_minute_is_enough_when_its_pool_stands_still(
+    starving: Callable[..., Looks], watcher: Any
+) -> None:
+    looks = starving(POOLS["fifo, filled"], seconds=EMPTY + 120, interval_seconds=60.0)
+    watcher.follow(looks)
+    failed_at = next(probe.at for look in looks for probe in look.probes if not probe.up)
+    (raised,) = watcher.raised(KIND)
+    assert raised.t - failed_at <= 30
+
+
+def test_without_an_endpoint_nothing_is_known_of_anybody_in_pain(world: Any, watcher: Any) -> None:
+    pool = world.pool("web@2.4.0", work=5.0, **POOLS["fifo, filled"])
+    lose_all(world, pool)
+    watcher.follow(world.looks(EMPTY + 60))
+    assert not said(watcher)
+
+
+@pytest.mark.parametrize("rules", POOLS.values(), ids=POOLS)
+@pytest.mark.parametrize("answer", [Answer(seconds=math.inf), Answer(status=503), Answer(seconds=1.0, status=500)])
+def test_service_that_hangs_stops_all_its_sessions_at_once_and_is_only_down(
+    world: Any, watcher: Any, rules: dict[str, Any], answer: Answer
+) -> None:
+    pool = world.pool("web@2.4.0", work=lambda t: 5.0 if t < EMPTY else 0.0, **rules)
+    world.endpoint("web", "web", lambda: ask_pool(world, pool) if world.elapsed < EMPTY else answer, at=2.0)
+    watcher.follow(world.looks(EMPTY + 90))
+    assert not said(watcher), watcher.sentences()
+    assert said(watcher, "endpoint_down")
+
+
+@pytest.mark.parametrize("rules", POOLS.values(), ids=POOLS)
+def test_quiet_night_with_a_failing_endpoint_is_no_empty_pool(world: Any, watcher: Any, rules: dict[str, Any]) -> None:
+    pool = world.pool("web@2.4.0", work=lambda t: max(8.0 * (1 - t / 1500), 0.0), **rules)
+    world.endpoint(
+        "web", "web", lambda: ask_pool(world, pool) if world.elapsed < 1800 else Answer(seconds=math.inf), at=2.0
+    )
+    watcher.follow(world.looks(1900))
+    assert not said(watcher), watcher.sentences()
+
+
+def test_pool_that_works_on_while_its_endpoint_fails_is_not_empty(world: Any, watcher: Any) -> None:
+    world.pool("web@2.4.0", work=5.0, **POOLS["fifo, filled"])
+    world.endpoint("web", "web", lambda: Answer(seconds=math.inf), at=2.0)
+    watcher.follow(world.looks(200))
+    assert not said(watcher)
+
+
+def test_leak_in_another_service_than_the_one_that_fails_is_not_this(world: Any, watcher: Any) -> None:
+    lose_all(world, world.pool("web@2.4.0", work=5.0, **POOLS["fifo, filled"]))
+    world.pool("billing", work=2.0, least=4, most=4)
+    world.endpoint("pay", "billing", lambda: Answer(seconds=math.inf if world.elapsed > ONSET else 0.01), at=2.0)
+    watcher.follow(world.looks(EMPTY + 60))
+    assert not said(watcher)
+    assert said(watcher, "endpoint_down")
+
+
+def test_server_without_a_slot_left_is_another_incident(starving: Callable[..., Looks], watcher: Any) -> None:
+    looks = starving(POOLS["fifo, filled"])
+    watcher.follow(replace(look, slots=Slots(max=look.used + 3, superuser_reserved=3)) for look in looks)
+    assert not said(watcher)
+
+
+def test_role_at_its_own_limit_is_another_incident(starving: Callable[..., Looks], watcher: Any) -> None:
+    watcher.follow(replace(look, role_limits={"app": SIZE}) for look in starving(POOLS["fifo, filled"]))
+    assert not said(watcher)
+
+
+def test_sessions_that_a_pooler_lends_are_told_by_its_queue(starving: Callable[..., Looks], watcher: Any) -> None:
+    row = PoolerPool(database="shop", user="app", cl_waiting=0, sv_active=SIZE, maxwait_seconds=0.0)
+    watcher.follow(replace(look, pools=(row,)) for look in starving(POOLS["fifo, filled"]))
+    assert not said(watcher)
+
+
+def test_it_ends_when_the_service_is_restarted_and_answers(world: Any, watcher: Any) -> None:
+    pools = [world.pool("web@2.4.0", work=5.0, **POOLS["fifo, filled"])]
+    world.endpoint("web", "web", lambda: ask_pool(world, pools[-1]), at=2.0)
+    lose_all(world, pools[0])
+
+    def restart() -> None:
+        pools[0].close()
+        pools.append(world.pool("web@2.3.9", work=5.0, at=world.elapsed, **POOLS["fifo, filled"]))
+
+    world.call(EMPTY + 60, restart)
+    watcher.follow(world.looks(EMPTY + 120))
+    (cleared,) = watcher.cleared(KIND)
+    assert cleared.t - watcher.raised(KIND)[0].t > 30
+    assert not watcher.now, watcher.sentences()
+
+
+def test_failed_looks_neither_raise_nor_clear_it(starving: Callable[..., Looks], watcher: Any) -> None:
+    *looks, last = starving(POOLS["fifo, filled"])
+    watcher.follow(looks)
+    away = PollFailure(reason="not_accepting", text="shutting down")
+    for second in (1, 2):
+        watcher.look(Snapshot(server="db1", t=last.t + second, failure=away))
+        assert KIND in [finding.kind for finding in watcher.now]
+
+
+def test_an_endpoint_at_home_elsewhere_is_joined_here_and_not_said_here(
+    starving: Callable[..., Looks], watcher: Any
+) -> None:
+    def away(probe: ProbeResult) -> ProbeResult:
+        return replace(probe, is_home=False)
+
+    watcher.follow(replace(look, probes=tuple(map(away, look.probes))) for look in starving(POOLS["fifo, filled"]))
+    assert len(watcher.raised(KIND)) == 1
+    world_of_failures = [
+        Snapshot(
+            server="db1",
+            t=watcher.events[-1].t + 1000 + second,
+            probes=(ProbeResult(endpoint="w", service="w", at=0.0, up=False, seconds=2.0, is_home=False),),
+        )
+        for second in range(20)
+    ]
+    watcher.follow(world_of_failures)
+    assert not said(watcher, "endpoint_down")
+
+
+def held(pid: int, state: str, since: float) -> Session:
+    return Session(pid=pid, backend_start=1.0, state=state, state_change=since, application_name="web")
+
+
+@pytest.mark.parametrize("missing", ["query_start", "usename", "application_name", "client_addr", "state_change"])
+def test_rows_with_nulls_raise_no_exception(starving: Callable[..., Looks], watcher: Any, missing: str) -> None:
+    for look in starving(POOLS["fifo, filled"]):
+        watcher.look(
+            replace(look, sessions=tuple(replace(session, **{missing: None}) for session in look.sessions), slots=None)
+        )
+
+
+def probe(t: float, *, up: bool = True, seconds: float = 0.02) -> ProbeResult:
+    return ProbeResult(endpoint="web", service="web", at=t, up=up, seconds=seconds)
+
+
+def transactions(count: int, t: float, age: float, idle: int = 0) -> tuple[Session, ...]:
+    left = [held(n, "idle in transaction", t - age) for n in range(count)]
+    return (*left, *(held(100 + n, "idle", t - 2000 - n) for n in range(idle)))
+
+
+@pytest.mark.parametrize(
+    ("sessions", "is_named"),
+    [
+        pytest.param(lambda t: transactions(5, t, 6.0), True, id="all left in a transaction"),
+        pytest.param(lambda t: transactions(5, t, 4.0), False, id="used a moment ago"),
+        pytest.param(lambda t: transactions(5, t, 6.0, idle=5), True, id="half of them"),
+        pytest.param(lambda t: transactions(5, t, 6.0, idle=6), False, id="less than half of them"),
+        pytest.param(lambda t: transactions(2, t, 6.0), False, id="too few"),
+    ],
+)
+def test_half_of_a_pool_must_be_held_while_probes_wait(
+    watcher: Any, sessions: Callable[[float], tuple[Session, ...]], *, is_named: bool
+) -> None:
+    t = 1_760_000_000.0
+    for n in range(12):
+        now = t + n
+        probes = (probe(now, up=False, seconds=2.0),) if n in {4, 9} else ()
+        watcher.look(Snapshot(server="db1", t=now, sessions=sessions(now), probes=probes))
+    assert bool(watcher.raised(KIND)) == is_named
+
+
+@pytest.mark.parametrize(("bad", "is_named"), [((9,), False), ((4, 9), True), ((1, 9), True)])
+def test_two_of_three_probes_must_be_bad(watcher: Any, bad: tuple[int, ...], *, is_named: bool) -> None:
+    t = 1_760_000_000.0
+    for n in range(12):
+        now = t + n
+        probes = (probe(now, up=n not in bad, seconds=2.0 if n in bad else 0.02),) if n in {1, 4, 9} else ()
+        watcher.look(Snapshot(server="db1", t=now, sessions=transactions(5, now, 6.0), probes=probes))
+    assert bool(watcher.raised(KIND)) == is_named
+
+
+def test_probes_that_only_are_slow_warn_and_wake_somebody_once_one_fails(watcher: Any) -> None:
+    t = 1_760_000_000.0
+    for n in range(60):
+        now = t + n
+        probes = (probe(now, up=n < 40, seconds=1.5),) if n % 5 == 0 else ()
+        watcher.look(Snapshot(server="db1", t=now, sessions=transactions(5, now, 6.0), probes=probes))
+        if n == 39:
+            assert [finding.severity for finding in said(watcher)][-1] == "warning"
+    assert said(watcher)[-1].severity == "critical"
+    assert len(watcher.raised(KIND)) == 1
+
+
+def test_memory_of_endpoints_is_bounded(watcher: Any) -> None:
+    for n in range(1500):
+        names = tuple(
+            ProbeResult(endpoint=f"e{n}-{m}", service=f"s{n}-{m}", at=0.0, up=True, seconds=0.01) for m in range(10)
+        )
+        watcher.look(Snapshot(server="db1", t=1e9 + n, probes=names))
+    judge = watcher._life._judge
+    assert len(judge._starvation._endpoints) <= 1000
+    assert len(judge._slowness._endpoints) <= 1000
