@@ -34,6 +34,8 @@ from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult
 
 STOP_SECONDS = 2.0
 RELOAD_SECONDS = 4.0
+# A queue of clients is judged by seconds.
+POOLER_LOOK_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -151,6 +153,8 @@ class Daemon:
         ]
         for runner in leaving:
             self._schedule.remove(_server_job(runner.config.name))
+            if runner.pooler is not None:
+                self._schedule.remove(_pooler_job(runner.config.name))
             del self._runners[runner.config.name]
         deadline = time.monotonic() + RELOAD_SECONDS
         for runner in leaving:
@@ -168,6 +172,9 @@ class Daemon:
         self._apply_endpoints(config, before)
         for name in wanted.keys() - kept:
             runner = self._runners[name]
+            if runner.pooler is not None:
+                interval_seconds = max(runner.config.poll_interval_seconds, POOLER_LOOK_SECONDS)
+                self._schedule.add(_pooler_job(name), runner.pooler.run, interval_seconds)
             self._schedule.add(_server_job(name), runner.run, runner.config.poll_interval_seconds)
 
     def _runner(self, name: str, config: Config) -> ServerRunner:
@@ -355,6 +362,10 @@ def _secret(text: SecretText | None) -> str | None:
 
 def _server_job(name: str) -> str:
     return f"server {name}"
+
+
+def _pooler_job(name: str) -> str:
+    return f"pooler {name}"
 
 
 def _endpoint_job(name: str) -> str:

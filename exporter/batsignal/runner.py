@@ -17,6 +17,7 @@ from batsignal.chronicle import Chronicle
 from batsignal.config import Config, ServerConfig, Thresholds
 from batsignal.detect.signal import Event
 from batsignal.poll.host import HostPoller
+from batsignal.poll.pgbouncer import PgBouncerPoller
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
 from batsignal.record.board import ServerBoard
@@ -62,6 +63,12 @@ class ServerRunner:
         self._monotonic = monotonic
         self._poller = PostgresPoller(
             server=config.name, dsn=config.dsn.get_secret_value(), resolver=resolver, clock=clock, monotonic=monotonic
+        )
+        dsn = config.pgbouncer_dsn
+        self.pooler = (
+            None
+            if dsn is None
+            else PgBouncerPoller(server=config.name, dsn=dsn.get_secret_value(), resolver=resolver, monotonic=monotonic)
         )
         self._host: HostPoller | None = None
         self._host_port: int | None = None
@@ -119,6 +126,8 @@ class ServerRunner:
     def close(self, deadline: float) -> None:
         """Give the seat on the server back; a tick that hangs past `deadline` (monotonic) keeps it till the end."""
         self._closing = True
+        if self.pooler is not None:
+            self.pooler.close()
         if self._busy.acquire(timeout=max(deadline - self._monotonic(), 0)):
             self._poller.close()
             self._remember()
@@ -148,7 +157,11 @@ class ServerRunner:
         if snapshot.failure is None:
             self._answered_at = self._monotonic()
         probes = tuple(self._probes.popleft() for _ in range(len(self._probes)))
-        return replace(snapshot, probes=probes, host=self._look_at_host())
+        snapshot = replace(snapshot, probes=probes, host=self._look_at_host())
+        if self.pooler is None:
+            return snapshot
+        look = self.pooler.latest()
+        return replace(snapshot, pools=look.pools, poll_seconds={**snapshot.poll_seconds, "pgbouncer": look.seconds})
 
     def _deploys_after(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
         """Return every deploy known after a look, and keep them: the recording holds what the judge was told."""

@@ -203,8 +203,9 @@ def pgbouncer_starvation(seed: int, quick: bool) -> Play:
         if lost_at:
             truths.append(_leak_inside(scene, Subject(application=app.service), lost_at))
         else:
-            # It piles up as well, within the pool.
-            truths.append(scene.truth("query_pileup", Subject(query_id=scene.query_id(HANGING)), began, optional=True))
+            # It piles up as well, within the pool and before that is empty.
+            statement = Subject(query_id=scene.query_id(HANGING))
+            truths.append(scene.truth("query_pileup", statement, START + scene.at(onset), optional=True))
         return (*truths, *scene.symptoms(START + scene.at(onset)))
 
     return scene.ready(seconds, truths_of)

@@ -8,6 +8,7 @@ from pathlib import Path
 from batsignal.config import Config, EndpointConfig, ServerConfig, StoreConfig, load
 from batsignal.poll.health import Target, probe
 from batsignal.poll.host import find_postmaster
+from batsignal.poll.pgbouncer import PgBouncerPoller
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
 from batsignal.record.database import examined
@@ -22,6 +23,7 @@ def check(config_file: str | None) -> int:
     _say(True, "config", f"{_count(len(config.servers), 'server')}, {_count(len(config.endpoints), 'endpoint')}")
     well = [_check_store(config.store)]
     well += [_check_server(server) for server in config.servers]
+    well += [_check_pooler(server) for server in config.servers if server.pgbouncer_dsn is not None]
     well += asyncio.run(_check_endpoints(config))
     return 0 if all(well) else 1
 
@@ -86,9 +88,24 @@ def _check_blind_spots(server: ServerConfig, poller: PostgresPoller) -> None:
     )
     if not local:
         _note(f"server {server.name}", "not shown to run on this host: no host metrics for it")
-    for key in ("emergency_dsn", "pgbouncer_dsn"):
-        if getattr(server, key) is not None:
-            _note(f"server {server.name}", f"{key} is read and not used by this version")
+    if server.emergency_dsn is not None:
+        _note(f"server {server.name}", "emergency_dsn is read and not used by this version")
+
+
+def _check_pooler(server: ServerConfig) -> bool:
+    dsn = server.pgbouncer_dsn
+    where = f"PgBouncer of {server.name}"
+    if dsn is None:
+        return True
+    poller = PgBouncerPoller(server=server.name, dsn=dsn.get_secret_value(), resolver=Resolver())
+    try:
+        look = poller.look()
+    finally:
+        poller.close()
+    if look.pools is None:
+        return _say(False, where, f"its admin console does not answer: {look.failure}")
+    waiting = sum(pool.cl_waiting or 0 for pool in look.pools)
+    return _say(True, where, f"{_count(len(look.pools), 'pool')}, {_count(waiting, 'client')} waiting")
 
 
 async def _check_endpoints(config: Config) -> list[bool]:

@@ -29,6 +29,9 @@ _WHO = (
     "limit",
 )
 
+POOLS_SHOWN = 100
+POOL_SERVER_STATES = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login")
+
 # Labels that the alert rules drop by `max by`, and that may therefore follow what becomes known.
 _MOVING = frozenset({"version", "client"})
 
@@ -40,6 +43,7 @@ def server_families(server: ServerBoard) -> Iterator[Metric]:
     yield from _sessions(server)
     yield from _statements(server)
     yield from _signals(server)
+    yield from _pools(server)
     yield from _host(server)
     yield from _pollers(server)
 
@@ -291,14 +295,44 @@ def _host(server: ServerBoard) -> Iterator[Metric]:
     )
 
 
+def _pools(server: ServerBoard) -> Iterator[Metric]:
+    # Those with the longest queues, then the largest: what nobody waits for may share the rest.
+    pools = sorted(server.snapshot.pools or (), key=lambda pool: (-(pool.cl_waiting or 0), -(pool.sv_active or 0)))
+    shown = [(pool, (server.name, pool.database, pool.user)) for pool in pools[:POOLS_SHOWN]]
+    labels = ("server", "database", "user")
+    for what, text, states in (
+        ("clients", "Clients of a PgBouncer pool by state", ("cl_active", "cl_waiting")),
+        ("servers", "Server sessions of a PgBouncer pool by state", POOL_SERVER_STATES),
+    ):
+        yield _gauge(
+            f"batsignal_pgbouncer_pool_{what}",
+            f"{text}. Absent without PgBouncer, and while it does not answer.",
+            (*labels, "state"),
+            [
+                ((*who, state.partition("_")[2]), count)
+                for pool, who in shown
+                for state in states
+                if (count := getattr(pool, state)) is not None
+            ],
+        )
+    yield _gauge(
+        "batsignal_pgbouncer_pool_wait_seconds",
+        "How long the first client in a PgBouncer pool's queue has waited. Absent as the others.",
+        labels,
+        [(who, pool.maxwait_seconds) for pool, who in shown if pool.maxwait_seconds is not None],
+    )
+
+
 def _pollers(server: ServerBoard) -> Iterator[Metric]:
     seconds = sorted(server.snapshot.poll_seconds.items())
-    failed = server.snapshot.failure is not None
+    snapshot = server.snapshot
+    failed = {"sessions"} if snapshot.failure is not None else set()
+    failed |= {"pgbouncer"} if snapshot.pools is None else set()
     yield _gauge(
         "batsignal_poll_success",
         "Whether a poller's last look succeeded.",
         ("server", "poller"),
-        [((server.name, poller), float(not (failed and poller == "sessions"))) for poller, _ in seconds],
+        [((server.name, poller), float(poller not in failed)) for poller, _ in seconds],
     )
     yield _gauge(
         "batsignal_poll_duration_seconds",

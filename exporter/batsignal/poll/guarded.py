@@ -47,6 +47,7 @@ class GuardedSession:
         self._password = parameters.get("password") or os.environ.get("PGPASSWORD")
         self._connection = psycopg2.connect(**parameters, async_=True)  # type: ignore[call-overload]  # the stubs miss it
         self._cursor: Any = None
+        self._description: Any = None
         self._as_bytes = False
         self._as_it_is = False
         self._prepares = True
@@ -61,6 +62,11 @@ class GuardedSession:
     def in_flight(self) -> bool:
         """Whether a statement was sent whose answer has not been read."""
         return self._cursor is not None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the last answer's columns."""
+        return tuple(column.name for column in self._description or ())
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -150,6 +156,7 @@ class GuardedSession:
             self._cursor = None
             raise
         self._cursor = None
+        self._description = cursor.description
         try:
             rows: list[Row] = cursor.fetchall() if cursor.description else []
         except UnicodeDecodeError:
