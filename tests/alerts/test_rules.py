@@ -21,10 +21,12 @@ RUNBOOKS = sorted((ALERTS / "runbooks").glob("*.md"))
 
 SHIPPED = {
     "BatSignalLeak",
+    "BatSignalPoolStarvation",
     "BatSignalStorm",
     "BatSignalSaturation",
     "BatSignalSlotsFull",
     "BatSignalEndpointDown",
+    "BatSignalEndpointSlow",
     "BatSignalDatabaseUnreachable",
     "BatSignalBlind",
     "BatSignalDown",
@@ -51,6 +53,9 @@ METRICS = {
     "batsignal_signal_since_timestamp_seconds",
     "batsignal_signal_healthy",
     "batsignal_endpoint_up",
+    "batsignal_endpoint_duration_seconds_sum",
+    "batsignal_endpoint_duration_seconds_count",
+    "batsignal_pgbouncer_pool_wait_seconds",
     "batsignal_deploy_timestamp_seconds",
     "batsignal_last_tick_timestamp_seconds",
 }

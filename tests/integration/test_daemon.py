@@ -698,7 +698,7 @@ def test_check_says_what_is_not_well_and_what_will_not_be_used(
     down = nobody_listens()
     port = re.findall(r":(\d+)/", down["dsn"])[0]
     config = {
-        "servers": [watched(postgres15) | {"pgbouncer_dsn": "host=127.0.0.1"}, down],
+        "servers": [watched(postgres15) | {"pgbouncer_dsn": f"host=127.0.0.1 port={port} user=x"}, down],
         "endpoints": [{"name": "web", "url": health.url}],
     }
     health.status = 500
@@ -707,6 +707,9 @@ def test_check_says_what_is_not_well_and_what_will_not_be_used(
     lines = checked.stdout.splitlines()
     assert lines[0] == "ok   config: 2 servers, 1 endpoint"
     assert lines[1].startswith("ok   server db1: PostgreSQL 15, ")
-    assert "note server db1: pgbouncer_dsn is read and not used by this version" in lines
+    (pooler,) = [
+        line for line in lines if line.startswith("FAIL PgBouncer of db1: its admin console does not answer: ")
+    ]
+    assert "refused" in pooler
     assert f"FAIL server down: refused: nothing listens on 127.0.0.1 port {port}" in lines
     assert lines[-1] == "FAIL endpoint web: HTTP 500"
