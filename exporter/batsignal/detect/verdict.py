@@ -29,6 +29,9 @@ from batsignal.detect.transactions import TransactionDetector
 from batsignal.detect.window import Window
 from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
 
+# Whose exhaustion is that of the server's slots, where they name no other limit.
+SLOT_EATERS: frozenset[Kind] = frozenset({"leak", "query_pileup", "lock_pileup", "storm"})
+
 # Of what clients bring, they bring the same again after a restart: that is true of a database that is not well, too.
 NO_CURE: Mapping[Kind, str] = {
     "query_pileup": "A restart of the database is no cure: the statement comes again with the next requests.",
@@ -127,12 +130,12 @@ class Judge:
         snapshot = self._window.snapshot
         if snapshot is None or snapshot.slots is None or self._window.t != snapshot.t:
             return None
-        leaks = (
+        eaten = (
             finding.exhaustion_seconds
             for finding in findings
-            if finding.kind == "leak" and finding.subject.limit is None
+            if finding.kind in SLOT_EATERS and finding.subject.limit is None
         )
-        return min(self._saturation.exhaustion_seconds(self._window), *leaks, math.inf)
+        return min(self._saturation.exhaustion_seconds(self._window), *eaten, math.inf)
 
 
 def told(finding: Finding, health: Health, blamed: Blame) -> Finding:

@@ -16,7 +16,9 @@ from batsignal.record.incidents import Incidents
 from batsignal.snapshot import (
     FAILURE_REASONS,
     ApplicationPattern,
+    Counters,
     Deploy,
+    HostLoad,
     PollFailure,
     ProbeResult,
     Session,
@@ -328,6 +330,23 @@ PROBES = st.builds(
     seconds=st.floats(0, 100),
     status=st.none() | st.integers(100, 599),
 )
+DEPLOYS = st.builds(
+    Deploy,
+    service=st.sampled_from(["web", ""]) | st.text(max_size=80),
+    version=st.text(min_size=1, max_size=80),
+    at=st.floats(0, 4e9),
+    previous=TEXTS,
+)
+COUNTERS = st.builds(
+    Counters, sessions=st.none() | st.integers(0, 2**62), xact_commit=st.none() | st.integers(0, 2**62)
+)
+HOSTS = st.builds(
+    HostLoad,
+    cpu_ratio=st.floats(-1, 9),
+    memory_used_ratio=st.floats(-1, 9),
+    load1=st.floats(0, 1e6),
+    cpu_count=st.integers(-1, 999),
+)
 LIMITS = st.dictionaries(st.text(max_size=5), st.integers(-1, 5), max_size=3)
 SNAPSHOTS = st.builds(
     Snapshot,
@@ -341,6 +360,9 @@ SNAPSHOTS = st.builds(
     ping_seconds=st.none() | st.floats(0, 1e4),
     failure=st.none() | FAILURES,
     probes=st.lists(PROBES, max_size=2).map(tuple),
+    deploys=st.lists(DEPLOYS, max_size=3).map(tuple),
+    counters=st.none() | COUNTERS,
+    host=st.none() | HOSTS,
 )
 
 
