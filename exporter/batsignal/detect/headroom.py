@@ -69,17 +69,15 @@ def used_ratio(window: Window, sessions: Iterable[Session]) -> float:
     return max(ratios, default=0.0)
 
 
-def left(exhaustion: float) -> str:
-    """Say how long the slots last.
-
-    >>> left(0.0), left(90.0), left(math.inf)
-    ('no slot is left', 'slots run out in 1m30s', 'no further slots are taken now')
-    """
+def left(window: Window, exhaustion: float) -> str:
+    """Say how long the slots last, to be put behind a sentence; nothing where they are not known."""
+    if usable(window) is None:
+        return ""
     if exhaustion <= 0:
-        return "no slot is left"
+        return "; no slot is left"
     if math.isfinite(exhaustion):
-        return f"slots run out in {wording.duration(exhaustion)}"
-    return "no further slots are taken now"
+        return f"; slots run out in {wording.duration(exhaustion)}"
+    return "; no further slots are taken now"
 
 
 def share(window: Window, count: int) -> str:

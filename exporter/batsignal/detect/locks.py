@@ -120,8 +120,8 @@ def _finding(blockade: Blockade, since: float, window: Window, exhaustion: float
         sessions=count,
         exhaustion_seconds=exhaustion,
         evidence=tuple(_evidence(blockade, blocker, window)),
-        summary=f"{who} blocks {wording.sessions(count)} that wait for its locks, for {waits} by now; "
-        f"{headroom.left(exhaustion)}",
+        summary=f"{who} blocks {wording.sessions(count)} that wait for its locks, for {waits} by now"
+        f"{headroom.left(window, exhaustion)}",
         action=_action(blockade, blocker, who, window),
         versions=versions_of((subject.version,)),
     )

@@ -39,9 +39,10 @@ SHARE_OF_LONG_RATIO = 0.5
 # The onset: a gap this many times the usual one, and no shorter than that, is before it.
 GAP_FACTOR = 6.0
 GAP_LEAST_SECONDS = 5.0
-# A service is at work when it has had sessions for so long without a break. A batch comes with its statement.
+# A service is at work when it has been seen for so long without a break. A batch comes with its statement, and is gone
+# for longer than that; a service without a pool is seen now and then, between two requests it has no session.
 AT_WORK_SECONDS = 60.0
-ABSENT_SECONDS = 60.0
+ABSENT_SECONDS = 180.0
 # A batch that is started bit by bit looks like a pile-up of a service that nobody knew: it warns when it has grown for
 # so long, and wakes somebody when the slots are going.
 BATCH_SESSIONS = 12
@@ -97,18 +98,21 @@ class PileupDetector:
         return self._last
 
     def _note_at_work(self, window: Window) -> None:
-        oldest: dict[tuple[str, ...], float] = {}
+        patience = ABSENT_SECONDS + (window.looked_seconds or 0.0)
+        at_work, t = self._at_work, window.t
+        come: set[tuple[str, ...]] = set()
         for origin in window.origins.values():
             if origin.tracks:
-                opened_at = min(track.opened_at for track in origin.tracks.values())
                 group = origin.key.group
-                oldest[group] = min(opened_at, oldest.get(group, opened_at))
-        patience = ABSENT_SECONDS + (window.looked_seconds or 0.0)
-        for group, opened_at in oldest.items():
-            since, last = self._at_work.get(group, (opened_at, window.t))
-            self._at_work[group] = (opened_at if window.t - last > patience else min(since, opened_at), window.t)
-        if len(self._at_work) > 2 * len(oldest) + 64:
-            self._at_work = {group: seen for group, seen in self._at_work.items() if window.t - seen[1] <= 2 * patience}
+                known = at_work.get(group)
+                if known is None or group in come or t - known[1] > patience:
+                    oldest = min(track.opened_at for track in origin.tracks.values())
+                    at_work[group] = (min(oldest, known[0]) if known is not None and group in come else oldest, t)
+                    come.add(group)
+                elif known[1] != t:
+                    at_work[group] = (known[0], t)
+        if len(at_work) > 2 * len(window.origins) + 64:
+            self._at_work = {group: seen for group, seen in at_work.items() if t - seen[1] <= 2 * patience}
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
@@ -210,7 +214,7 @@ class PileupDetector:
             evidence=tuple(_evidence(statement, lit, window)),
             summary=f"one statement of {who} piles up: {wording.sessions(count)} run it at once"
             + (f", {share}" if share else "")
-            + f"; {headroom.left(exhaustion)}",
+            + headroom.left(window, exhaustion),
             undo=_undo(who, lit),
             action="Then cancel what runs of it (runbook).",
             versions=versions_of(window.who(session).version for session in sessions),

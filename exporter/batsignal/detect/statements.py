@@ -7,6 +7,7 @@ A statement is told by its normalised text, else by the server's id of it: one t
 tables of its own, and a session has no id yet while its statement is being planned.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -142,22 +143,23 @@ class Statements:
         """Return what runs by statement; note by the way what has ended quickly since the last look."""
         running: dict[StatementKey, dict[ExecutionKey, Execution]] = defaultdict(dict)
         waited, self._waited = self._waited, {}
-        for origin in window.origins.values():
-            for track in origin.tracks.values():
-                session = track.session
-                if session.state == "active":
-                    start, name = _begun(session), session.query or session.query_id
-                    if start is None or name is None:
-                        continue
-                    key = (*session.key, start)
-                    waits = session.wait_event_type == "Lock" or bool(session.blocked_by)
-                    if waits or key in waited:
-                        # What comes free all at once, when a queue for a lock ends, is as old as that.
-                        self._waited[key] = start = window.t if waits else waited[key]
-                    if not waits and _runs(session):
-                        running[origin.key.group, name][key] = Execution(track, start)
-                elif session.state_change is not None and (self._t is None or session.state_change > self._t):
+        since = -math.inf if self._t is None else self._t
+        for session in () if window.snapshot is None else window.snapshot.sessions:
+            if session.state != "active":
+                if session.state_change is not None and session.state_change > since:
                     self._note_quick(session)
+                continue
+            start, name, track = _begun(session), session.query or session.query_id, window.track_of(session)
+            if start is None or name is None or track is None:
+                continue
+            key = (session.pid, session.backend_start, start)
+            if session.wait_event_type == "Lock" or session.blocked_by:
+                self._waited[key] = window.t
+                continue
+            if key in waited:  # what comes free all at once, when a queue for a lock ends, is as old as that
+                self._waited[key] = start = waited[key]
+            if _runs(session):
+                running[track.origin.key.group, name][key] = Execution(track, start)
         return running
 
     def quick(self, name: str, before: float) -> float | None:

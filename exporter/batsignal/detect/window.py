@@ -260,6 +260,10 @@ class Window:
     def sessions(self) -> int:
         return len(self._tracks)
 
+    def track_of(self, session: Session) -> Track | None:
+        """Return the track of a session of the last look; None of what is no client's."""
+        return self._tracks.get((session.pid, session.backend_start))
+
     def who(self, session: Session) -> Application:
         """Return service and version of a session, as its name tells them."""
         return self._pattern.split(session.application_name)
