@@ -23,6 +23,9 @@ SHIPPED = {
     "BatSignalLeak",
     "BatSignalPoolStarvation",
     "BatSignalStorm",
+    "BatSignalQueryPileup",
+    "BatSignalLockPileup",
+    "BatSignalIdleInTransaction",
     "BatSignalSaturation",
     "BatSignalSlotsFull",
     "BatSignalEndpointDown",
@@ -45,6 +48,8 @@ METRICS = {
     "batsignal_connection_slots_usable",
     "batsignal_connection_slots_used",
     "batsignal_connections",
+    "batsignal_blocked_sessions",
+    "batsignal_query_info",
     "batsignal_exhaustion_seconds",
     "batsignal_sessions_opened_total",
     "batsignal_signal",
@@ -180,7 +185,9 @@ def test_no_alert_carries_a_label_that_could_change_while_it_fires() -> None:
 
 def test_causes_keep_firing_longer_than_what_they_silence() -> None:
     kept = {identity(rule): rule.get("keep_firing_for") for rule in RULES}
-    assert kept["BatSignalLeak-signal"] == "2m"
+    assert kept["BatSignalLeak-signal"] == kept["BatSignalLockPileup-signal"] == "2m"
+    assert kept["BatSignalQueryPileup-signal"] == "90s"
+    assert kept["BatSignalIdleInTransaction-signal"] == "1m"
     assert kept["BatSignalSlotsFull-slots_full"] == kept["BatSignalDatabaseUnreachable-signal"] == "1m"
     assert kept["BatSignalEndpointDown-signal"] == kept["BatSignalSaturation-signal"] == "30s"
 

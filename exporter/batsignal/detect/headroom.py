@@ -13,9 +13,11 @@ from batsignal.detect.window import Window
 from batsignal.snapshot import Session
 
 # The pace is read off so long a time, and no less than that: it follows what a pile does now, a pool that is full by
-# now and the jobs that go on beyond it, and chance evens out (a pile takes one to six sessions a second).
-PACE_SECONDS = 12.0
+# now and the jobs that go on beyond it, and chance evens out (a pile takes one to six sessions a second). What grew by
+# less does not grow: services come and go by one or two all the time.
+PACE_SECONDS = 15.0
 PACE_SECONDS_LEAST = 5.0
+PACE_SESSIONS_LEAST = 3
 
 
 class Pace:
@@ -42,7 +44,7 @@ class Pace:
             return 0.0
         begin, used = self._used[0] if self._used else (window.t, window.used)
         grown, seconds = window.used - used, window.t - begin
-        return room * seconds / grown if grown > 0 and seconds >= PACE_SECONDS_LEAST else math.inf
+        return room * seconds / grown if grown >= PACE_SESSIONS_LEAST and seconds >= PACE_SECONDS_LEAST else math.inf
 
 
 def usable(window: Window) -> int | None:

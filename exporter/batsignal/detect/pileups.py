@@ -148,7 +148,9 @@ class PileupDetector:
     ) -> bool:
         """Whether so many are more than usual, old, more all the time or all there can be, and do not end."""
         t, since = window.t, pile[0].start
-        least = max(PILE_SESSIONS, USUAL_FACTOR * statement.usual(since) + USUAL_SLACK)
+        # Just before the first of the pile became long, none of it was: what was long then is what there usually is.
+        usual = max(statement.usual(since), statement.count_before(since + LONG_SECONDS))
+        least = max(PILE_SESSIONS, USUAL_FACTOR * usual + USUAL_SLACK)
         ended = statement.ended_since(since)
         if len(pile) < least or t - since < PILE_SECONDS or ended > ENDED_RATIO * (len(pile) + ended):
             return False

@@ -21,6 +21,7 @@ LONG_SECONDS = 3.0
 # How many run at once is remembered for a day, in steps; of so many statements, those seen last.
 STEP_SECONDS = 30.0
 STEPS_KEPT = 48
+COUNTS_KEPT = 256
 STATEMENTS_MOST = 2_000
 QUICK_MOST = 4_000
 # A statement that was seen to end quickly over so long a time is an old one: what a deploy brings is newer.
@@ -68,6 +69,8 @@ class Statement:
     """Of the long ones that are over: when each began and when it was gone."""
     steps: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
     """How many long ones there were at once at the most: the begin of a step of time, and the number."""
+    counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=COUNTS_KEPT))
+    """How many long ones there were, at each look at which that changed."""
     at_start: int = 0
     """How many long ones there were at our own first look."""
     seen_at: float = 0.0
@@ -75,6 +78,10 @@ class Statement:
     def usual(self, before: float) -> int:
         """Return how many long ones there were at once at the most, in steps that ended before an instant."""
         return max((most for begin, most in self.steps if begin + STEP_SECONDS <= before), default=0)
+
+    def count_before(self, instant: float) -> int:
+        """Return how many long ones there were at the last look before an instant."""
+        return next((count for t, count in reversed(self.counts) if t < instant), 0)
 
     def ended_since(self, since: float) -> int:
         """Return how many began since an instant, became long, and are over."""
@@ -91,6 +98,8 @@ class Statement:
         )
         if self.long:
             self.seen_at = t
+        if not self.counts or self.counts[-1][1] != len(self.long):
+            self.counts.append((t, len(self.long)))
         begin = t - t % STEP_SECONDS
         if self.steps and self.steps[-1][0] == begin:
             self.steps[-1] = (begin, max(self.steps[-1][1], len(self.long)))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from batsignal.cli.replay import Life
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.detect.signal import Event, Finding
 from batsignal.detect.verdict import Judge
-from batsignal.snapshot import ApplicationPattern, Snapshot
+from batsignal.snapshot import ApplicationPattern, Session, Slots, Snapshot
 from simulator import START, World
 
 
@@ -104,3 +105,36 @@ def world() -> World:
 @pytest.fixture
 def watcher() -> Watcher:
     return Watcher()
+
+
+Scene = Callable[[float], Iterable[Session]]
+"""What a look shows, so many seconds after the start; the instants in its rows count from the start as well."""
+
+
+def row(pid: int, state: str = "idle", *, at: float = -600.0, opened: float = -600.0, **facts: Any) -> Session:
+    """One session of a hand-made look: in its state since `at`, by a statement that began then."""
+    facts = {"query": "SELECT ?", "application_name": "web@1.0", "usename": "web", "datname": "shop"} | facts
+    if facts.get("xact_start") is not None:
+        facts["xact_start"] += START
+    return Session(
+        pid=pid, backend_start=START + opened, state=state, query_start=START + at, state_change=START + at, **facts
+    )
+
+
+def show(watcher: Watcher, scene: Scene, until: float, *, begin: float = 0.0, used: int = 97) -> Watcher:
+    """Look at a scene once a second from `begin` to `until`."""
+    slots = Slots(max=used + 3, superuser_reserved=3)
+    for n in range(int(until - begin)):
+        t = begin + n + 0.4
+        watcher.look(Snapshot(server="db1", t=START + t, sessions=tuple(scene(t)), slots=slots, ping_seconds=0.0004))
+    return watcher
+
+
+@pytest.fixture(name="row")
+def _row() -> Callable[..., Session]:
+    return row
+
+
+@pytest.fixture(name="show")
+def _show() -> Callable[..., Watcher]:
+    return show

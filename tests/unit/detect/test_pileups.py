@@ -1,0 +1,306 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from batsignal.snapshot import PollFailure, Snapshot
+
+SLOW = "SELECT p.* FROM products p WHERE p.name ILIKE ?"
+HOUR = 3600.0
+
+Row = Callable[..., Any]
+Show = Callable[..., Any]
+
+
+def pool(row: Row, t: float, *, sessions: int = 10, **facts: Any) -> Iterator[Any]:
+    """A service at work: sessions that are lent again and again, for moments."""
+    for n in range(sessions):
+        used_at = t - (t + n) % 3 - 0.1
+        yield row(100 + n, "idle", at=used_at, wait_event_type="Client", wait_event="ClientRead", **facts)
+
+
+def pile(row: Row, t: float, *, since: float, rate: float = 1.0, most: int = 60, **facts: Any) -> Iterator[Any]:
+    """Executions that come one by one and do not end; each takes a session that the pool has, else a new one."""
+    facts = {"query": SLOW, "query_id": "815", "client_addr": "10.0.0.4"} | facts
+    for n in range(most):
+        at = since + n / rate
+        if at <= t:
+            yield row(500 + n, "active", at=at, xact_start=at, opened=facts.pop("opened", at - 0.1), **facts)
+
+
+def piling(row: Row, t: float, **facts: Any) -> Iterator[Any]:
+    yield from pool(row, t)
+    yield from pile(row, t, **{"since": 400.0} | facts)
+
+
+@pytest.mark.parametrize("rate", [0.75, 2.0, 6.0])
+def test_pile_up_is_called_within_its_bound_with_its_statement(
+    row: Row, show: Show, watcher: Any, start: float, rate: float
+) -> None:
+    show(watcher, lambda t: piling(row, t, rate=rate), 430)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.t - start - 400 <= 14
+    finding = raised.signal.finding
+    assert finding.severity == "critical"
+    assert (finding.subject.application, finding.subject.version, finding.subject.query_id) == ("web", "1.0", "815")
+    assert finding.since == start + 400
+    assert finding.harmless_at is None
+    assert any(SLOW in one for one in finding.evidence)
+    assert "of the slots" in finding.summary
+    assert not watcher.cleared("query_pileup")
+
+
+def test_old_statement_says_until_when_it_was_harmless(row: Row, show: Show, watcher: Any, start: float) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, min(t, 400.0), query=SLOW, query_id="815")
+        yield from pile(row, t, since=400.5)
+
+    show(watcher, scene, 420)
+    finding = watcher.raised("query_pileup")[0].signal.finding
+    assert finding.harmless_at is not None
+    assert start + 395 <= finding.harmless_at <= start + 400
+    assert "The statement is an old one" in finding.action
+
+
+def test_statement_that_was_seen_for_moments_only_is_not_called_old(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, t)
+        if t > 395:  # a deploy brought it, and its first customers were small
+            yield row(300, "idle", at=395, query=SLOW, query_id="815")
+        yield from pile(row, t, since=400.0)
+
+    show(watcher, scene, 420)
+    assert watcher.raised("query_pileup")[0].signal.finding.harmless_at is None
+
+
+def test_pools_that_are_taken_at_once_and_cannot_grow_are_called_within_the_bound(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        for n in range(12):
+            at = 400.0 + 0.2 * n
+            if t < at:
+                yield row(500 + n, "idle", at=t - 1, opened=0.0)
+            else:
+                yield row(500 + n, "active", at=at, opened=0.0, query=SLOW)
+
+    show(watcher, scene, 420)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.t - start - 400 <= 14
+
+
+@pytest.mark.parametrize("long", [5, 6])
+def test_six_sessions_are_a_pile_and_five_are_not(row: Row, show: Show, watcher: Any, long: int) -> None:
+    show(watcher, lambda t: piling(row, t, most=long, rate=1.0, opened=0.0), 440)
+    assert bool(watcher.raised("query_pileup")) == (long == 6)
+
+
+def test_unnamed_service_and_server_without_ids_are_told_by_user_and_fingerprint(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, t, application_name="psql")
+        yield from pile(row, t, since=400.0, application_name="psql", query_id=None)
+
+    show(watcher, scene, 420)
+    subject = watcher.raised("query_pileup")[0].signal.finding.subject
+    assert (subject.application, subject.user) == (None, "web")
+    assert subject.query_id is not None
+    assert len(subject.query_id) == 12
+
+
+def test_statement_with_an_id_for_each_tenant_is_one_pile_up(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, t)
+        for tenant in range(5):
+            yield from (
+                row(session.pid + 100 * tenant, "active", at=400.0 + 5 * n + tenant, query=SLOW, query_id=f"{tenant}")
+                for n, session in enumerate(pile(row, 9e9, since=0.0, most=20))
+                if t >= 400.0 + 5 * n + tenant
+            )
+
+    show(watcher, scene, 420)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.signal.finding.subject.query_id is None
+
+
+def test_batch_of_thirty_that_starts_within_half_a_minute_lights_nothing(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, t)
+        begun = (t - 100) // 600 * 600 + 100
+        if t >= 100 and t - begun < 200:
+            yield from pile(row, t, since=begun, rate=1.2, most=30, application_name="nightly-import")
+
+    show(watcher, scene, 2000)
+    assert not watcher.events, watcher.sentences()
+
+
+def test_first_ever_batch_started_bit_by_bit_wakes_nobody_while_there_is_room(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    facts = {"since": 400.0, "rate": 0.5, "most": 40, "application_name": "backfill"}
+    show(watcher, lambda t: [*pool(row, t), *pile(row, t, **facts)], 600)
+    assert {one.signal.finding.severity for one in watcher.raised("query_pileup")} == {"warning"}
+    assert watcher.now[0].severity == "warning"
+
+
+def test_the_same_batch_wakes_somebody_once_the_slots_are_going(row: Row, show: Show, watcher: Any) -> None:
+    facts = {"since": 400.0, "rate": 0.5, "most": 80, "application_name": "backfill"}
+    show(watcher, lambda t: [*pool(row, t), *pile(row, t, **facts)], 540, used=50)
+    assert watcher.at(500, "query_pileup").severity == "critical"
+    assert len(watcher.raised("query_pileup")) == 1
+
+
+def quick_and_popular(row: Row, t: float) -> Iterator[Any]:
+    """Seen in many sessions at every look, each for moments; traffic doubles."""
+    for n in range(20 if t < 500 else 40):
+        yield row(100 + n, "active", at=t - 0.05 * (n % 10), opened=-100.0, query=SLOW)
+
+
+def slow_and_usual(row: Row, t: float) -> Iterator[Any]:
+    """Takes a minute, a dozen at a time, as always; then half as many more, with the traffic."""
+    for n in range(12 if t < 800 else 18):
+        yield row(100 + n, "active", at=t - (t + 5 * n) % 60, opened=-100.0, query=SLOW)
+
+
+def queue_for_a_lock(row: Row, t: float) -> Iterator[Any]:
+    """They wait until they are let through all at once, and then run for a few seconds."""
+    yield from pool(row, t)
+    for n in range(40):
+        at = 400.0 + n
+        if at <= t < 450:
+            yield row(500 + n, "active", at=at, query=SLOW, wait_event_type="Lock", blocked_by=(7,))
+        elif at <= t < 458:
+            yield row(500 + n, "active", at=at, query=SLOW)
+
+
+def fed_by_their_clients(row: Row, t: float) -> Iterator[Any]:
+    yield from pool(row, t)
+    facts = {"wait_event_type": "Client", "wait_event": "ClientWrite", "query": "COPY t TO stdout"}
+    yield from pile(row, t, since=400.0, **facts)
+
+
+def commits_on_a_slow_disk(row: Row, t: float) -> Iterator[Any]:
+    yield from pool(row, t)
+    yield from pile(row, t, since=400.0, query="COMMIT", wait_event_type="IO", wait_event="WALSync")
+
+
+def everything_is_slow(row: Row, t: float) -> Iterator[Any]:
+    """Ten statements at once: none of them is to blame."""
+    yield from pool(row, t)
+    for n in range(60):
+        if 400 + 0.3 * n <= t:
+            yield row(500 + n, "active", at=400 + 0.3 * n, query=f"SELECT * FROM t{n % 8}")
+
+
+def workers_of_one_query(row: Row, t: float) -> Iterator[Any]:
+    yield from pool(row, t)
+    if t > 400:
+        yield row(500, "active", at=400, query=SLOW)
+        for n in range(16):
+            yield row(600 + n, "active", at=400, query=SLOW, backend_type="parallel worker", leader_pid=500)
+
+
+def asked_by_ten_people_at_once(row: Row, t: float) -> Iterator[Any]:
+    """A report of eight seconds."""
+    yield from pool(row, t)
+    for n in range(10):
+        if 400 + n <= t < 408 + n:
+            yield row(500 + n, "active", at=400.0 + n, query=SLOW)
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        quick_and_popular,
+        slow_and_usual,
+        queue_for_a_lock,
+        fed_by_their_clients,
+        commits_on_a_slow_disk,
+        everything_is_slow,
+        workers_of_one_query,
+        asked_by_ten_people_at_once,
+    ],
+)
+def test_what_is_no_pile_up_lights_nothing(
+    row: Row, show: Show, make_watcher: Any, scene: Callable[[Row, float], Iterator[Any]]
+) -> None:
+    always, restarted = make_watcher(), make_watcher()
+    show(always, lambda t: scene(row, t), 1000)
+    show(restarted, lambda t: scene(row, t), 1000, begin=640)
+    for watcher in (always, restarted):
+        assert not watcher.raised("query_pileup"), watcher.sentences()
+
+
+def test_signal_ends_when_the_pile_does_and_is_one_while_timeouts_end_its_statements(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, t)
+        if t < 500:  # each is given up after 30 s, and others come
+            yield from (one for one in pile(row, t, since=400.0, most=200) if t - one.query_start + start < 30)
+
+    show(watcher, scene, 540)
+    assert len(watcher.raised("query_pileup")) == 1
+    (cleared,) = watcher.cleared("query_pileup")
+    assert 505 <= cleared.t - start <= 515
+
+
+def test_second_statement_that_is_slowed_by_the_first_is_not_told(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, t)
+        yield from pile(row, t, since=400.0, rate=2.0)
+        for n in range(15):
+            if 420 + n <= t:
+                yield row(800 + n, "active", at=420.0 + n, query="SELECT other FROM t", application_name="billing@2")
+
+    show(watcher, scene, 460)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.signal.finding.subject.application == "web"
+
+
+def test_daemon_that_starts_in_the_middle_calls_what_grows_on_with_its_true_onset(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: piling(row, t), 450, begin=420)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.signal.finding.since == start + 400
+
+
+def test_gap_neither_raises_nor_clears(row: Row, show: Show, watcher: Any, start: float) -> None:
+    show(watcher, lambda t: piling(row, t), 415)
+    for n in range(120):
+        failure = PollFailure(reason="timeout", text="no answer")
+        watcher.look(Snapshot(server="db1", t=start + 415.4 + n, failure=failure))
+        assert "query_pileup" in {one.kind for one in watcher.now}
+    show(watcher, lambda t: piling(row, t), 560, begin=536)
+    assert len(watcher.raised("query_pileup")) == 1
+    assert not watcher.cleared("query_pileup")
+
+
+def test_rows_without_texts_times_or_names_are_borne(row: Row, show: Show, watcher: Any) -> None:
+    bare = {"query": None, "query_id": None, "application_name": None, "usename": None, "datname": None}
+
+    def scene(_t: float) -> Iterator[Any]:
+        for n in range(20):
+            session = row(500 + n, "active" if n % 2 else None, **bare)
+            yield type(session)(
+                **{name: getattr(session, name) for name in session.__slots__}
+                | {"query_start": None, "state_change": None, "backend_start": None}
+            )
+
+    show(watcher, scene, 40)
+    assert not watcher.events
+
+
+def test_memory_of_statements_is_bounded(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        for n in range(400):
+            name = f"SELECT {int(t)}_{n}"
+            yield row(500 + n, "active", at=t - 5, query=name, application_name=f"app{int(t) % 30}")
+            yield row(2000 + n, "idle", at=t - 0.1, query=f"{name} quick")
+
+    show(watcher, scene, 30, used=2000)
+    statements = watcher._life._judge._pileups._statements
+    assert len(statements._known) <= 2_000
+    assert len(statements._quick) <= 4_000

@@ -1,0 +1,179 @@
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from batsignal.snapshot import PollFailure, Snapshot
+
+HOLDER = 50
+RESTS = "idle in transaction"
+
+Row = Callable[..., Any]
+Show = Callable[..., Any]
+
+
+def left_open(row: Row, at: float, pid: int = HOLDER, **facts: Any) -> Any:
+    facts = {"application_name": "backoffice@2.1", "usename": "ops", "backend_xid": "77"} | facts
+    return row(pid, RESTS, at=at, xact_start=at - 1, query="UPDATE prices SET amount = ? WHERE id = ?", **facts)
+
+
+def waiter(row: Row, at: float, pid: int = 1000, **facts: Any) -> Any:
+    facts = {"wait_event_type": "Lock", "wait_event": "transactionid", "query": "DELETE FROM prices"} | facts
+    return row(pid, "active", at=at, xact_start=at, blocked_by=(HOLDER,), **facts)
+
+
+def test_transaction_that_rests_for_five_minutes_is_a_warning_of_its_application(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: [left_open(row, 100)] if t > 100 else [], 420)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert 400 <= raised.t - start <= 401.5
+    finding = raised.signal.finding
+    assert (finding.severity, finding.since) == ("warning", start + 100)
+    assert (finding.subject.application, finding.subject.version, finding.subject.user) == ("backoffice", "2.1", "ops")
+    assert finding.summary == "backoffice@2.1 has left a transaction open for 5m00s; nobody waits for it yet"
+    assert "End the transaction" in finding.action
+    assert any(one.startswith(f"pid {HOLDER} rests for") for one in finding.evidence)
+
+
+def test_transaction_that_blocks_somebody_is_critical_within_its_bound(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: [left_open(row, 100), *([waiter(row, 130)] if t > 130 else [])], 150)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert raised.t - start - 130 <= 7.5
+    assert raised.signal.finding.severity == "critical"
+    assert raised.signal.finding.summary.endswith("1 session waits for it")
+    assert "blocked: web@1.0" in raised.signal.finding.evidence
+
+
+def test_it_turns_from_warning_to_critical_and_back_as_others_wait_and_is_one_signal(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: [left_open(row, 0), *([waiter(row, 340)] if 340 < t < 360 else [])], 420)
+    (raised,) = watcher.raised("idle_in_transaction")
+    severities = [
+        (one.t - start, one.signal.finding.severity) for one in watcher.events if one.signal.id == raised.signal.id
+    ]
+    assert [severity for _, severity in severities] == ["warning", "critical", "warning"]
+    assert severities[1][0] <= 347
+    assert severities[2][0] >= 370  # the next one may come at once
+
+
+def test_signal_ends_when_the_transaction_does(row: Row, show: Show, watcher: Any, start: float) -> None:
+    show(watcher, lambda t: [left_open(row, 0)] if t < 350 else [row(HOLDER, at=350)], 370)
+    (cleared,) = watcher.cleared("idle_in_transaction")
+    assert cleared.t - start <= 357
+
+
+def test_several_of_one_application_are_one_signal(row: Row, show: Show, watcher: Any) -> None:
+    show(watcher, lambda _t: [left_open(row, 0), left_open(row, -20, pid=51)], 1000)
+    assert len(watcher.raised("idle_in_transaction")) == 1
+    assert watcher.now[0].sessions == 2
+
+
+def dump(row: Row) -> Iterator[Any]:
+    """The leader rests in its transaction; its workers copy by its snapshot."""
+    facts = {"application_name": "pg_dump", "usename": "backup", "backend_xmin": "74211"}
+    yield row(HOLDER, RESTS, at=5, xact_start=1, **facts | {"query": "SELECT pg_export_snapshot()"})
+    yield row(51, "active", at=100, xact_start=6, **facts | {"query": "COPY public.orders TO stdout"})
+    for n in range(6):  # one large table is left: the others are done
+        yield row(60 + n, RESTS, at=90, xact_start=6, **facts | {"query": f"COPY public.t{n} TO stdout"})
+
+
+def parked(row: Row) -> Iterable[Any]:
+    """Tools of analysts that begin a transaction with each window, and have only read."""
+    for n in range(5):
+        yield row(70 + n, RESTS, at=0, xact_start=0, application_name="DBeaver 23.1", query="SELECT * FROM sales")
+    yield row(80, "active", at=0, xact_start=0, backend_xmin="74000", application_name="reports")
+
+
+def pool(row: Row, t: float) -> Iterable[Any]:
+    """Sessions that rest in their transactions for moments, and write."""
+    for n in range(20):
+        yield row(200 + n, RESTS, at=t // 3 * 3, xact_start=t // 3 * 3, backend_xid=f"{100 + n}")
+
+
+def failed(row: Row) -> Iterable[Any]:
+    """What failed has let its locks go, and holds nothing."""
+    yield row(HOLDER, f"{RESTS} (aborted)", at=0, query="UPDATE prices SET amount = ?")
+
+
+@pytest.mark.parametrize("scene", [dump, parked, failed])
+def test_what_rests_in_a_transaction_and_has_not_written_is_left_alone(
+    row: Row, show: Show, watcher: Any, scene: Callable[[Row], Iterable[Any]]
+) -> None:
+    show(watcher, lambda _t: scene(row), 2000, begin=100)
+    assert not watcher.events, watcher.sentences()
+
+
+def test_pools_that_rest_in_transactions_for_moments_are_left_alone(row: Row, show: Show, watcher: Any) -> None:
+    show(watcher, lambda t: pool(row, t), 700)
+    assert not watcher.events, watcher.sentences()
+
+
+@pytest.mark.parametrize(("waits_seconds", "called"), [(4.5, False), (9.0, True)])
+def test_others_that_wait_for_four_seconds_are_everyday_life(
+    row: Row, show: Show, watcher: Any, waits_seconds: float, called: bool
+) -> None:
+    until = 130 + waits_seconds
+    show(watcher, lambda t: [left_open(row, 100), *([waiter(row, 130)] if 130 < t < until else [])], 200)
+    assert bool(watcher.raised("idle_in_transaction")) == called
+
+
+def test_index_that_is_built_concurrently_and_waits_for_it_is_not_hurt(row: Row, show: Show, watcher: Any) -> None:
+    index = waiter(row, 130, query="CREATE INDEX CONCURRENTLY i ON t (a)", wait_event="virtualxid")
+    show(watcher, lambda t: [left_open(row, 120), *([index] if 130 < t < 190 else [])], 250)
+    assert not watcher.raised("idle_in_transaction"), watcher.sentences()
+
+
+@pytest.mark.parametrize(("query", "called"), [("UPDATE t SET a = ?", True), ("SELECT ?", False), (None, True)])
+def test_without_ids_of_transactions_the_last_statement_tells_whether_it_has_written(
+    row: Row, show: Show, watcher: Any, query: str | None, called: bool
+) -> None:
+    show(watcher, lambda _t: [row(HOLDER, RESTS, at=0, xact_start=0, query=query)], 330)
+    assert bool(watcher.raised("idle_in_transaction")) == called
+
+
+def test_without_ids_and_texts_the_leader_of_a_dump_is_left_alone(row: Row, show: Show, watcher: Any) -> None:
+    def scene(_t: float) -> Iterator[Any]:
+        for session in dump(row):
+            yield type(session)(
+                **{name: getattr(session, name) for name in session.__slots__} | {"query": None, "backend_xmin": None}
+            )
+
+    show(watcher, scene, 1500, begin=100)
+    assert not watcher.raised("idle_in_transaction"), watcher.sentences()
+
+
+def test_sessions_that_are_lost_in_their_transactions_are_left_to_the_leak(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        for n in range(30):
+            if 60 * n <= t:
+                yield left_open(row, 60.0 * n, pid=100 + n, opened=60.0 * n - 1)
+
+    show(watcher, scene, 800)
+    assert not watcher.raised("idle_in_transaction"), watcher.sentences()
+
+
+def test_lock_pileup_behind_it_takes_its_place(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield left_open(row, 100)
+        for n in range(20):
+            if 130 + n <= t:
+                yield waiter(row, 130.0 + n, 1000 + n)
+
+    show(watcher, scene, 150)
+    assert [one.kind for one in watcher.now] == ["lock_pileup"]
+    assert [one.reason for one in watcher.cleared("idle_in_transaction")] == ["superseded"]
+
+
+def test_gap_neither_raises_nor_clears(row: Row, show: Show, watcher: Any, start: float) -> None:
+    show(watcher, lambda _t: [left_open(row, 0)], 310)
+    for n in range(120):
+        failure = PollFailure(reason="timeout", text="no answer")
+        watcher.look(Snapshot(server="db1", t=start + 310.4 + n, failure=failure))
+        assert "idle_in_transaction" in {one.kind for one in watcher.now}
+    show(watcher, lambda _t: [left_open(row, 0)], 440, begin=431)
+    assert len(watcher.raised("idle_in_transaction")) == 1
+    assert not watcher.cleared("idle_in_transaction")
