@@ -50,7 +50,8 @@ SERVED = """
     batsignal_endpoint_duration_seconds_bucket batsignal_endpoint_phase_seconds
     batsignal_endpoint_tls_expiry_timestamp_seconds batsignal_deploy_timestamp_seconds batsignal_poll_success
     batsignal_poll_duration_seconds batsignal_last_tick_timestamp_seconds batsignal_config_last_reload_successful
-    batsignal_config_last_reload_success_timestamp_seconds
+    batsignal_config_last_reload_success_timestamp_seconds batsignal_store_up batsignal_recorder_up
+    batsignal_store_errors_total batsignal_store_dropped_total batsignal_store_put_aside_total batsignal_store_bytes
 """
 
 
@@ -686,7 +687,8 @@ def test_check_says_a_line_of_everything_that_is_well(
     config = {"servers": [watched(postgres15)], "endpoints": [{"name": "web", "url": health.url}]}
     checked = launcher.check(config)
     assert (checked.returncode, checked.stderr) == (0, "")
-    config_line, server_line, endpoint_line = checked.stdout.splitlines()
+    config_line, store_line, server_line, endpoint_line = checked.stdout.splitlines()
+    assert store_line == "ok   store: batsignal.db and its recordings can be written, kept for 14 days"
     assert config_line == "ok   config: 1 server, 1 endpoint"
     assert re.fullmatch(r"ok   server db1: PostgreSQL 15, \d+ of 37 usable slots taken, ping [\d.]+ ms", server_line)
     assert re.fullmatch(r"ok   endpoint web: HTTP 200, \d+ ms", endpoint_line)
@@ -706,7 +708,7 @@ def test_check_says_what_is_not_well_and_what_will_not_be_used(
     assert checked.returncode == 1
     lines = checked.stdout.splitlines()
     assert lines[0] == "ok   config: 2 servers, 1 endpoint"
-    assert lines[1].startswith("ok   server db1: PostgreSQL 15, ")
+    assert lines[2].startswith("ok   server db1: PostgreSQL 15, ")
     (pooler,) = [
         line for line in lines if line.startswith("FAIL PgBouncer of db1: its admin console does not answer: ")
     ]
