@@ -276,6 +276,24 @@ class Deploy:
     at: float
     previous: str | None = None
 
+    def is_of(self, version: str | None) -> bool:
+        """Whether it brought a version: spelled as in a tag, with a `v`, or cut off where a name ends, it is the same.
+
+        >>> deploy = Deploy(service="web", version="v2.4.0", at=0.0)
+        >>> deploy.is_of("2.4.0"), deploy.is_of("2.4"), deploy.is_of(None)
+        (True, False, False)
+        """
+        if version is None or version == self.version:
+            return version is not None
+        shorter, longer = sorted((_plain(version), _plain(self.version)), key=len)
+        if len(f"{self.service}@{shorter}".encode("utf-8", "replace")) < NAME_LONGEST:
+            return shorter == longer
+        return longer.startswith(shorter)
+
+
+def _plain(version: str) -> str:
+    return version[1:] if version[:1] in {"v", "V"} and version[1:2].isdigit() else version
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:

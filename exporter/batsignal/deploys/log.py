@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from batsignal.deploys.find import DEPLOYS_KEPT, VERSION_GONE_SECONDS, VersionWatch
-from batsignal.snapshot import NAME_LONGEST, ApplicationPattern, Deploy, Snapshot
+from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
 
 
 class DeployLog:
@@ -63,28 +63,11 @@ class DeployLog:
         if shown is not None:
             return shown
         before = [one.version for one in self._known if one.service == deploy.service and one.at < deploy.at]
-        return next((version for version in reversed(before) if _plain(version) != _plain(deploy.version)), None)
+        return next((version for version in reversed(before) if not deploy.is_of(version)), None)
 
 
 def _is_same(deploy: Deploy, known: Deploy) -> bool:
     """Whether two servers' sessions, or sessions and a pipeline, tell of the same deploy of one service."""
-    if deploy.service != known.service or not _is_same_version(deploy.service, deploy.version, known.version):
+    if deploy.service != known.service or not deploy.is_of(known.version):
         return False
     return abs(deploy.at - known.at) <= VERSION_GONE_SECONDS
-
-
-def _is_same_version(service: str, one: str, other: str) -> bool:
-    """Whether two spellings are one version: with the `v` of a tag, or cut off where names end."""
-    shorter, longer = sorted((_plain(one), _plain(other)), key=len)
-    if len(f"{service}@{shorter}".encode("utf-8", "replace")) < NAME_LONGEST:
-        return shorter == longer
-    return longer.startswith(shorter)
-
-
-def _plain(version: str) -> str:
-    """Return a version without the `v` that tags have and names do not.
-
-    >>> _plain("v2.4.0"), _plain("vnext")
-    ('2.4.0', 'vnext')
-    """
-    return version[1:] if version[:1] in {"v", "V"} and version[1:2].isdigit() else version

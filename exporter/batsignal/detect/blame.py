@@ -75,7 +75,7 @@ def blame(finding: Finding, deploys: Sequence[Deploy], window: Window) -> Blame:
     evidence = [f"{_name(named)} was deployed at {wording.clock_time(named.at)}, {before} before {what}"]
     evidence += _second_candidate(named, finding, came_first)
     if finding.subject.version is None:
-        evidence += _bystanders(finding, came_first, window)
+        evidence += _bystanders(finding, came_first, window, named)
     # Nobody is sent back to what was just rolled back.
     previous = None if _is_roll_back(named, deploys) else named.previous
     deploy = DeployRef(service=named.service, version=named.version, at=named.at, previous=previous)
@@ -83,7 +83,7 @@ def blame(finding: Finding, deploys: Sequence[Deploy], window: Window) -> Blame:
 
 
 def _came_first(deploy: Deploy, finding: Finding, most_seconds: float) -> bool:
-    shown = deploy.service == finding.subject.application and deploy.version == finding.subject.version
+    shown = deploy.service == finding.subject.application and deploy.is_of(finding.subject.version)
     late = SHOWN_LATE_SECONDS if shown else CLOCKS_APART_SECONDS
     if not -late <= finding.since - deploy.at <= most_seconds:
         return False
@@ -96,10 +96,10 @@ def _may_have_done_it(deploy: Deploy, finding: Finding, deploys: Sequence[Deploy
     if subject.application is None or deploy.service != subject.application:
         return False
     if subject.version is not None:
-        return deploy.version == subject.version
+        return deploy.is_of(subject.version)
     # Versions that differ, among them one from before this deploy: it did the same without it.
-    later = {one.version for one in deploys if one.service == deploy.service and one.at >= deploy.at}
-    return later.issuperset(finding.versions)
+    later = [one for one in deploys if one.service == deploy.service and one.at >= deploy.at]
+    return all(any(one.is_of(version) for one in later) for version in finding.versions)
 
 
 def _is_roll_back(deploy: Deploy, deploys: Iterable[Deploy]) -> bool:
@@ -117,7 +117,7 @@ def _second_candidate(named: Deploy, finding: Finding, came_first: Iterable[Depl
         deploy
         for deploy in came_first
         if deploy.service == named.service
-        and deploy.version != named.version
+        and not deploy.is_of(named.version)
         and 0 <= named.at - deploy.at <= CANDIDATES_APART_SECONDS
     ]
     other = max(others, key=lambda deploy: deploy.at, default=None)
@@ -126,9 +126,12 @@ def _second_candidate(named: Deploy, finding: Finding, came_first: Iterable[Depl
         yield f"two candidates: {_name(other)} was deployed {apart} before, too; it may have come with that one"
 
 
-def _bystanders(finding: Finding, came_first: Iterable[Deploy], window: Window) -> Iterable[str]:
+def _bystanders(
+    finding: Finding, came_first: Iterable[Deploy], window: Window, named: Deploy | None = None
+) -> Iterable[str]:
     """Tell of what else was deployed right before, and whether it logs in as the culprit does."""
     alike = _services_alike(finding, window)
+    too = "" if named is None else ", too"
     near = [
         deploy
         for deploy in came_first
@@ -137,7 +140,7 @@ def _bystanders(finding: Finding, came_first: Iterable[Deploy], window: Window) 
     for deploy in sorted(near, key=lambda deploy: (deploy.service not in alike, -deploy.at))[:BYSTANDERS_MOST]:
         before = wording.duration(max(finding.since - deploy.at, 0.0))
         who = ", which logs in as the same user from the same host," if deploy.service in alike else ""
-        yield f"{_name(deploy)}{who} was deployed {before} before, too"
+        yield f"{_name(deploy)}{who} was deployed {before} before{too}"
 
 
 def _services_alike(finding: Finding, window: Window) -> frozenset[str]:

@@ -123,3 +123,12 @@ def test_version_that_is_cut_off_in_the_name_is_the_one_that_was_marked(log: Dep
     log.mark(Deploy(service="web", version="2.4.0", at=T + 6))
     log.add(look("db1", 30, name[:63]))
     assert [deploy.version for deploy in log.known] == [name[:63].removeprefix("web@"), "2.4.0"]
+
+
+def test_deploy_that_an_earlier_life_kept_twice_is_one() -> None:
+    kept = [
+        Deploy(service="web", version="2.0", at=T),
+        Deploy(service="web", version="v2.0", at=T + 30, previous="1.9"),
+    ]
+    log = DeployLog(ApplicationPattern(re.compile(APPLICATION_PATTERN)), known=kept)
+    assert log.known == (Deploy(service="web", version="2.0", at=T, previous="1.9"),)

@@ -81,6 +81,11 @@ def test_version_in_the_name_tells_which_of_two_deploys() -> None:
     assert blamed(found(version="1"), *both).deploy is None
 
 
+def test_version_that_is_spelled_as_a_tag_is_the_version_in_the_name() -> None:
+    assert blamed(found(version="2.4.0"), deployed(20, "v2.4.0")).deploy is not None
+    assert blamed(found(version=None, versions=("2.4.0",)), deployed(20, "v2.4.0")).deploy is not None
+
+
 def test_deploy_that_was_only_marked_is_named_for_a_service_without_a_version_in_its_name() -> None:
     assert blamed(found(version=None), deployed(20)).deploy is not None
 
@@ -122,7 +127,7 @@ def test_deploy_of_the_same_service_shortly_before_is_a_second_candidate() -> No
 def test_deploy_of_another_service_is_told_and_never_named() -> None:
     alone = blamed(found(version=None), deployed(40, "7", "billing"))
     assert alone.deploy is None
-    assert alone.evidence == ("billing@7 was deployed 40s before, too",)
+    assert alone.evidence == ("billing@7 was deployed 40s before",)
     beside = blamed(found(version=None), deployed(40, "7", "billing"), deployed(20))
     assert beside.deploy is not None
     assert beside.deploy.service == "web"
@@ -140,7 +145,7 @@ def test_unnamed_culprit_has_no_deploy_but_the_service_that_logs_in_alike_is_tol
     )
     told = blamed(unnamed, deployed(40), sessions=[alike])
     assert told.deploy is None
-    assert told.evidence == ("web@2, which logs in as the same user from the same host, was deployed 40s before, too",)
+    assert told.evidence == ("web@2, which logs in as the same user from the same host, was deployed 40s before",)
 
 
 def test_after_a_roll_back_nobody_is_sent_back_to_what_was_rolled_back() -> None:
