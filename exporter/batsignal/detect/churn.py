@@ -167,7 +167,7 @@ class Churn:
         if unseen is None:
             for group, one in missed:
                 look = self._look_of(group, window)
-                if one.brief >= BRIEF_LEAST:
+                if one.brief >= BRIEF_LEAST and look.brief:
                     look.unseen += look.brief * (one.stands_for - 1.0) * one.own_ratio
                     look.is_guess = True
             return

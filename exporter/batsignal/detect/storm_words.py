@@ -28,6 +28,9 @@ STRANGERS_LEAST = 5
 GROWTH_LOOKS = 8
 GROWN_LEAST = 5
 GROWN_RATIO = 0.3
+GROWN_CHANCES = 3.0
+# Full, though a slot is free at some looks.
+FULL_SECONDS = 15.0
 HELD_LOOKS = 60
 # Below it, a rate says nothing.
 RATE_TOLD_LEAST = 0.01
@@ -46,6 +49,7 @@ class Storm:
     severity: Severity = "warning"
     quiet_since: float | None = None
     takes_slots: bool = False
+    full_at: float = -math.inf
     after_restart: bool = False
     per_second: float = 0.0
     most_per_second: float = 0.0
@@ -100,13 +104,16 @@ class Storm:
             return math.inf
         room = slots.usable - window.used
         if room <= 0:
+            self.full_at = window.t
+        if abs(window.t - self.full_at) <= FULL_SECONDS:  # a slot that is given back is taken in the same moment
             return 0.0
         counts = list(self.held)[-GROWTH_LOOKS:]
         if len(counts) < GROWTH_LOOKS:
             return math.inf
         third = GROWTH_LOOKS // 3
         grown = min(count for _, count in counts[-third:]) - max(count for _, count in counts[:third])
-        if grown < max(GROWN_LEAST, GROWN_RATIO * counts[-1][1]):
+        most = counts[-1][1]
+        if grown < max(GROWN_LEAST, GROWN_RATIO * most, GROWN_CHANCES * math.sqrt(most)):
             return math.inf
         (began, first), (ended, last) = counts[0], counts[-1]
         return room * (ended - began) / (last - first)

@@ -29,7 +29,7 @@ BUSIEST_FACTOR = 3.0
 SEEN_LEAST = 4
 # By glimpses alone, more of them than chance may give where so many are usual: a square root is a standard deviation.
 CHANCE_FACTOR = 4.0
-CHANCE_LEAST = 4.0
+CHANCE_LEAST = 2.0
 # Longer than a pool takes to fill, and a batch to start.
 SPANS_SECONDS = 5.0
 # No more than this share of it may have come at one look: the rest is a stream.
@@ -170,13 +170,24 @@ class StormDetector:
             return False
         if not one.goes_on(t) or t - one.first_opened < SPANS_SECONDS:
             return False
-        usual = sum(self._usual.brief(group, t) for group in one.groups)
-        if one.is_guess and one.brief < usual + CHANCE_FACTOR * math.sqrt(usual) + CHANCE_LEAST:
-            return False
         if self._usual.watched_seconds < CALM_SECONDS:
             return self._takes_slots(one, window)
-        excess = self._came_in_all(t) - SPAN_SECONDS * self._usual.per_second(SERVER, t)
-        return excess >= BACKED_RATIO * one.came
+        return self._is_backed(one, t)
+
+    def _is_backed(self, one: Stream, t: float) -> bool:
+        """Whether what is said to have been missed of it is more than chance, and more than what others may have had.
+
+        Where others open sessions as short, only the whole of them is known, not whose each was: then the whole has
+        never been so much, or more of this one was caught than usual.
+        """
+        usual = sum(self._usual.brief(group, t) for group in one.groups)
+        is_caught = one.brief >= max(usual + CHANCE_FACTOR * math.sqrt(usual) + CHANCE_LEAST, SEEN_LEAST)
+        in_all = self._came_in_all(t)
+        if in_all - SPAN_SECONDS * self._usual.per_second(SERVER, t) < BACKED_RATIO * one.came:
+            return False
+        if is_caught or one.seen >= SESSIONS_LEAST:
+            return True
+        return not one.is_guess and in_all >= self._usual.busiest(SERVER, t) + BACKED_RATIO * one.came
 
     def _came_in_all(self, t: float) -> float:
         return sum(one.came_and_went for one in streams_of(self._churn, self._usual, t, least=0.0))

@@ -68,12 +68,17 @@ def streams_of(churn: Churn, usual: Usual, t: float, *, least: float = COUNTED_L
     found = []
     for group, looks in churn.lately(t):
         newest = lately(looks, t)
-        came = sum(look.short + look.unseen for look in newest)
+        came = sum(look.came for look in newest)
         if came < least:
             continue
         origins: Counter[OriginKey] = Counter()
         for look in newest:
             origins.update(look.origins)
+        brief = sum(look.brief for look in newest)
+        is_guess = any(look.is_guess for look in newest)
+        largest = max(look.came for look in newest)
+        if is_guess:  # what one look is guessed to have missed counts for all that were caught so far
+            largest = came * max(look.brief for look in newest) / brief
         found.append(
             Stream(
                 group=group,
@@ -83,12 +88,13 @@ def streams_of(churn: Churn, usual: Usual, t: float, *, least: float = COUNTED_L
                 came_and_went=came + sum(look.surplus for look in newest),
                 opened=sum(look.opened + look.unseen for look in newest),
                 seen=sum(look.short for look in newest),
-                brief=sum(look.brief for look in newest),
-                is_guess=any(look.is_guess for look in newest),
-                largest=max(look.short + look.unseen for look in newest),
+                brief=brief,
+                is_guess=is_guess,
+                largest=largest,
                 first_opened=min(look.first_opened for look in newest),
                 last_at=max((look.t for look in newest if look.opened or look.unseen), default=0.0),
-                busiest=usual.busiest(group, t),
+                # Of whom hardly any is ever caught, the mean is known better than the busiest moment.
+                busiest=max(usual.busiest(group, t), usual.per_second(group, t) * SPAN_SECONDS),
                 origins=origins,
             )
         )
