@@ -9,7 +9,8 @@ Owns the counting over the last moments, bounded whatever names come by. It must
 nothing a storm; it has no clock (time is `window.t`) and does no I/O.
 """
 
-from collections import Counter, deque
+import heapq
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -42,6 +43,9 @@ BRIEF_LEAST = 4
 # A login alone takes so long.
 VISIBLE_SECONDS_LEAST = 0.005
 GROUPS_MOST = 2000
+# A flood of names, one for each session, costs no more than so many.
+LATELY_MOST = 200
+SHARERS_MOST = 30
 
 UNKNOWN: Group = ("unseen",)
 """Whose sessions nobody knows: they were missed, and none like them was caught."""
@@ -83,7 +87,7 @@ class Churn:
 
     def __init__(self) -> None:
         # In the order of their last look with anything to show, the latest at the end; each group's oldest look first.
-        self._groups: dict[Group, deque[Look]] = {}
+        self._groups: OrderedDict[Group, deque[Look]] = OrderedDict()
         self._counted: int | None = None
         self._counted_at: float | None = None
         self._seen_since = 0
@@ -92,8 +96,11 @@ class Churn:
         return len(self._groups)
 
     def lately(self, t: float) -> Iterable[tuple[Group, deque[Look]]]:
-        """Yield the groups that had something to show in the last `SPAN_SECONDS`, with their looks, oldest first."""
-        for group, looks in reversed(self._groups.items()):
+        """Yield the groups that had something to show in the last `SPAN_SECONDS`, with their looks, oldest first.
+
+        The latest come first, and there are `LATELY_MOST` of them at most.
+        """
+        for group, looks in islice(reversed(self._groups.items()), LATELY_MOST):
             if looks[-1].t <= t - SPAN_SECONDS:
                 break
             yield group, looks
@@ -116,12 +123,14 @@ class Churn:
     def _look_of(self, group: Group, window: Window) -> Look:
         """Return the group's look of now, at the end of all groups; the one that was quiet longest makes room."""
         looks = self._groups.get(group)
-        if looks is not None and looks[-1].t == window.t:
+        if looks is None:
+            looks = self._groups[group] = deque()
+            if len(self._groups) > GROUPS_MOST:
+                self._groups.popitem(last=False)
+        elif looks[-1].t == window.t:
             return looks[-1]
-        looks = self._groups[group] = self._groups.pop(group, deque())
+        self._groups.move_to_end(group)
         looks.append(Look(window.t, window.looked_seconds or 1.0))
-        if len(self._groups) > GROUPS_MOST:
-            del self._groups[next(iter(self._groups))]
         return looks[-1]
 
     def _note_left(self, track: Track, window: Window) -> int:
@@ -177,7 +186,7 @@ class Churn:
         if not total:
             self._look_of(UNKNOWN, window).unseen += unseen
         else:
-            for group, one in missed:
+            for group, one in heapq.nlargest(SHARERS_MOST, missed, key=lambda named: named[1].weight):
                 self._look_of(group, window).unseen += unseen * one.weight / total * one.own_ratio
 
     def _forget(self, t: float) -> None:

@@ -69,7 +69,7 @@ class Storm:
         self.refused = refused
         fresh: Counter[OriginKey] = Counter()
         for one in now:
-            fresh.update(one.origins)
+            fresh.update(one.origins(window.t))
         for origin, count in fresh.items():
             if origin in self.origins or len(self.origins) < ORIGINS_MOST:
                 self.origins[origin] = max(self.origins[origin], count)

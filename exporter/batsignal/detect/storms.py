@@ -16,7 +16,7 @@ from batsignal.detect import storm_words as words
 from batsignal.detect.churn import GAP_SECONDS, SPAN_SECONDS, Churn
 from batsignal.detect.memory import Memory
 from batsignal.detect.signal import Finding
-from batsignal.detect.streams import Stream, folded, merged, streams_of
+from batsignal.detect.streams import COUNTED_LEAST, Stream, folded, merged, streams_of
 from batsignal.detect.usual import SERVER, Usual
 from batsignal.detect.window import Window
 from batsignal.snapshot import Snapshot
@@ -93,12 +93,12 @@ class StormDetector:
         self._note(window, snapshot)
         streams = streams_of(self._churn, self._usual, window.t)
         for storm in self._storms:
-            self._go_on(storm, window)
+            self._go_on(storm, streams, window)
         self._storms = [storm for storm in self._storms if not self._is_over(storm, window)]
         self._raise(streams, window)
         for storm in self._storms:
-            self._rate(storm, window)
-        self._usual.learn(window, self._churn, but={group for storm in self._storms for group in storm.groups})
+            self._rate(storm, streams, window)
+        self._usual.learn(window, streams, but={group for storm in self._storms for group in storm.groups})
         self._last = tuple(words.finding(storm, window, self._usual) for storm in self._storms)
         return self._last
 
@@ -143,8 +143,10 @@ class StormDetector:
     def _raise(self, streams: list[Stream], window: Window) -> None:
         t = window.t
         lit = {group for storm in self._storms for group in storm.groups}
-        restless = folded([one for one in streams if one.seen and one.came > BUSIEST_FACTOR * one.busiest])
-        raging = [one for one in restless if not one.groups & lit and self._rages(one, window, SESSIONS_LEAST)]
+        in_all = sum(one.came_and_went for one in streams)
+        counted = [one for one in streams if one.seen and one.came >= COUNTED_LEAST]
+        restless = folded([one for one in counted if one.came > BUSIEST_FACTOR * one.busiest], t)
+        raging = [one for one in restless if not one.groups & lit and self._rages(one, in_all, window)]
         for one in sorted(raging, key=lambda one: -one.came):
             since = one.began(t)
             beside = next((storm for storm in self._storms if abs(storm.since - since) <= TOGETHER_SECONDS), None)
@@ -159,11 +161,13 @@ class StormDetector:
                 self._storms.append(words.Storm(key=SERVER, groups=groups, since=since, is_many=True))
         if not raging and not lit and len(restless) >= MANY_GROUPS_LEAST:
             many = merged(restless, busiest=self._usual.busiest(SERVER, t))
-            if many.came > BUSIEST_FACTOR * many.busiest and self._rages(many, window, MANY_FACTOR * SESSIONS_LEAST):
+            if many.came > BUSIEST_FACTOR * many.busiest and self._rages(
+                many, in_all, window, least=MANY_FACTOR * SESSIONS_LEAST
+            ):
                 storm = words.Storm(key=SERVER, groups=set(many.groups), since=many.began(t), is_many=True)
                 self._storms.append(storm)
 
-    def _rages(self, one: Stream, window: Window, least: float) -> bool:
+    def _rages(self, one: Stream, in_all: float, window: Window, *, least: float = SESSIONS_LEAST) -> bool:
         """Whether somebody opens far more than usual, and goes on."""
         t = window.t
         if one.came < least or one.seen < SEEN_LEAST or one.largest > BURST_RATIO * one.came:
@@ -172,9 +176,9 @@ class StormDetector:
             return False
         if self._usual.watched_seconds < CALM_SECONDS:
             return self._takes_slots(one, window)
-        return self._is_backed(one, t)
+        return self._is_backed(one, in_all, t)
 
-    def _is_backed(self, one: Stream, t: float) -> bool:
+    def _is_backed(self, one: Stream, in_all: float, t: float) -> bool:
         """Whether what is said to have been missed of it is more than chance, and more than what others may have had.
 
         Where others open sessions as short, only the whole of them is known, not whose each was: then the whole has
@@ -182,29 +186,25 @@ class StormDetector:
         """
         usual = sum(self._usual.brief(group, t) for group in one.groups)
         is_caught = one.brief >= max(usual + CHANCE_FACTOR * math.sqrt(usual) + CHANCE_LEAST, SEEN_LEAST)
-        in_all = self._came_in_all(t)
         if in_all - SPAN_SECONDS * self._usual.per_second(SERVER, t) < BACKED_RATIO * one.came:
             return False
         if is_caught or one.seen >= SESSIONS_LEAST:
             return True
         return not one.is_guess and in_all >= self._usual.busiest(SERVER, t) + BACKED_RATIO * one.came
 
-    def _came_in_all(self, t: float) -> float:
-        return sum(one.came_and_went for one in streams_of(self._churn, self._usual, t, least=0.0))
-
     def _takes_slots(self, one: Stream, window: Window) -> bool:
         slots = window.snapshot.slots if window.snapshot is not None else None
-        if slots is None or words.held(one.origins, window) < HELD_RATIO * slots.usable:
+        if slots is None or words.held(one.origins(window.t), window) < HELD_RATIO * slots.usable:
             return False
         return self._is_full or self._refusals >= REFUSED_LEAST
 
     # -- how bad it is, and when it is over ------------------------------------------------------------------------
 
-    def _go_on(self, storm: words.Storm, window: Window) -> None:
+    def _go_on(self, storm: words.Storm, streams: Iterable[Stream], window: Window) -> None:
         t = window.t
         came = busiest = 0.0
-        for one in streams_of(self._churn, self._usual, t, least=0.0):
-            if one.groups & storm.groups:
+        for one in streams:
+            if one.group in storm.groups:
                 came += one.came_and_went
                 busiest += one.busiest
         if came >= max(OVER_FACTOR * SESSIONS_LEAST, OVER_FACTOR * BUSIEST_FACTOR * busiest):
@@ -218,10 +218,10 @@ class StormDetector:
             return False
         return window.t - storm.quiet_since >= OVER_SECONDS
 
-    def _rate(self, storm: words.Storm, window: Window) -> None:
+    def _rate(self, storm: words.Storm, streams: Iterable[Stream], window: Window) -> None:
         """Note its numbers as of now. Once it has woken somebody it stays critical until it is over."""
         t = window.t
-        now = [one for one in streams_of(self._churn, self._usual, t, least=0.0) if one.groups & storm.groups]
+        now = [one for one in streams if one.group in storm.groups]
         storm.take(now, window, refused=self._refusals)
         storm.after_restart = storm.since - self._restarted_at <= RESTART_SECONDS
         storm.takes_slots = self._is_full

@@ -4,9 +4,10 @@ Owns the sums over `churn`'s looks, and whose sessions belong together though so
 decides nothing.
 """
 
-from collections import Counter
+import math
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from batsignal.detect.churn import SPAN_SECONDS, Churn, Group, Look, lately
 from batsignal.detect.usual import Usual
@@ -25,28 +26,37 @@ class Stream:
 
     group: Group
     groups: frozenset[Group]
-    looks: tuple[Sequence[Look], ...]
-    came: float
-    came_and_went: float
+    looks: tuple[deque[Look], ...]
+    came: float = 0.0
+    came_and_went: float = 0.0
     """With a pool's surplus."""
-    opened: float
+    opened: float = 0.0
     """Sessions opened, whether they are gone yet or not."""
-    seen: int
-    brief: int
+    seen: int = 0
+    caught: int = 0
+    """Of all, those that a look caught."""
+    brief: int = 0
     """Sessions that one look alone caught."""
-    is_guess: bool
+    is_guess: bool = False
     """Whether it is only by their short lives that more are taken to have come."""
-    largest: float
+    largest: float = 0.0
     """The most of it at one look."""
-    first_opened: float
-    last_at: float
+    first_opened: float = math.inf
+    last_at: float = 0.0
     """The last look at which a session was opened, or one was missed."""
-    busiest: float
+    busiest: float = 0.0
     """The most that was ever usual."""
-    origins: Counter[OriginKey] = field(default_factory=Counter)
 
     def goes_on(self, t: float) -> bool:
         return t - self.last_at <= FLOWS_SECONDS
+
+    def origins(self, t: float) -> Counter[OriginKey]:
+        """Return where its sessions came from."""
+        origins: Counter[OriginKey] = Counter()
+        for looks in self.looks:
+            for look in lately(looks, t):
+                origins.update(look.origins)
+        return origins
 
     def began(self, t: float) -> float:
         """Return when it rose above what is usual."""
@@ -57,94 +67,82 @@ class Stream:
         for look in looks:
             if last - look.t > FLOWS_SECONDS:
                 break
-            if (look.short or look.unseen) and look.short + look.unseen > usual_per_second * look.seconds:
+            if look.came and look.came > usual_per_second * look.seconds:
                 last = look.t
                 began = min(began, look.first_opened, look.t)
         return began
 
 
-def streams_of(churn: Churn, usual: Usual, t: float, *, least: float = COUNTED_LEAST) -> list[Stream]:
-    """Return the stream of each group that has so many sessions in it at least."""
-    found = []
-    for group, looks in churn.lately(t):
-        newest = lately(looks, t)
-        came = sum(look.came for look in newest)
-        if came < least:
-            continue
-        origins: Counter[OriginKey] = Counter()
-        for look in newest:
-            origins.update(look.origins)
-        brief = sum(look.brief for look in newest)
-        is_guess = any(look.is_guess for look in newest)
-        largest = max(look.came for look in newest)
-        if is_guess:  # what one look is guessed to have missed counts for all that were caught so far
-            largest = came * max(look.brief for look in newest) / brief
-        found.append(
-            Stream(
-                group=group,
-                groups=frozenset({group}),
-                looks=(looks,),
-                came=came,
-                came_and_went=came + sum(look.surplus for look in newest),
-                opened=sum(look.opened + look.unseen for look in newest),
-                seen=sum(look.short for look in newest),
-                brief=brief,
-                is_guess=is_guess,
-                largest=largest,
-                first_opened=min(look.first_opened for look in newest),
-                last_at=max((look.t for look in newest if look.opened or look.unseen), default=0.0),
-                # Of whom hardly any is ever caught, the mean is known better than the busiest moment.
-                busiest=max(usual.busiest(group, t), usual.per_second(group, t) * SPAN_SECONDS),
-                origins=origins,
-            )
-        )
-    return found
+def streams_of(churn: Churn, usual: Usual, t: float) -> list[Stream]:
+    """Return the stream of every group that had something to show in the last `SPAN_SECONDS`."""
+    return [_stream(group, looks, usual, t) for group, looks in churn.lately(t)]
+
+
+def _stream(group: Group, looks: deque[Look], usual: Usual, t: float) -> Stream:
+    one = Stream(group, frozenset((group,)), (looks,))
+    most_brief = 0
+    for look in lately(looks, t):
+        came = look.short + look.unseen
+        one.came += came
+        one.came_and_went += came + look.surplus
+        one.opened += look.opened + look.unseen
+        one.seen += look.short
+        one.caught += look.short + look.surplus
+        one.brief += look.brief
+        one.is_guess = one.is_guess or look.is_guess
+        one.largest = max(one.largest, came)
+        most_brief = max(most_brief, look.brief)
+        one.first_opened = min(one.first_opened, look.first_opened)
+        if look.opened or look.unseen:
+            one.last_at = max(one.last_at, look.t)
+    if one.is_guess:  # what one look is guessed to have missed counts for all that were caught so far
+        one.largest = one.came * most_brief / one.brief
+    if one.came >= COUNTED_LEAST:
+        # Of whom hardly any is ever caught, the mean is known better than the busiest moment.
+        one.busiest = max(usual.busiest(group, t), usual.per_second(group, t) * SPAN_SECONDS)
+    return one
 
 
 def merged(parts: Sequence[Stream], *, busiest: float | None = None) -> Stream:
     """Return several as one, named as the largest."""
-    largest = max(parts, key=lambda one: one.came)
-    origins: Counter[OriginKey] = Counter()
-    for one in parts:
-        origins.update(one.origins)
     return Stream(
-        group=largest.group,
+        group=max(parts, key=lambda one: one.came).group,
         groups=frozenset(group for one in parts for group in one.groups),
         looks=tuple(looks for one in parts for looks in one.looks),
         came=sum(one.came for one in parts),
         came_and_went=sum(one.came_and_went for one in parts),
         opened=sum(one.opened for one in parts),
         seen=sum(one.seen for one in parts),
+        caught=sum(one.caught for one in parts),
         brief=sum(one.brief for one in parts),
         is_guess=any(one.is_guess for one in parts),
         largest=sum(one.largest for one in parts),
         first_opened=min(one.first_opened for one in parts),
         last_at=max(one.last_at for one in parts),
         busiest=sum(one.busiest for one in parts) if busiest is None else busiest,
-        origins=origins,
     )
 
 
-def folded(streams: Iterable[Stream]) -> list[Stream]:
+def folded(streams: Iterable[Stream], t: float) -> list[Stream]:
     """Return the streams, those without a name joined to the named one that has the same user.
 
     Many drivers set their application_name only after they are in: a look catches some of them before.
     """
     streams = list(streams)
-    named = [one for one in streams if one.group[0] == "service"]
-    parts = {one.group: [one] for one in named}
-    alone = []
-    for one in streams:
-        if one.group[0] == "service":
-            continue
-        kin = [other for other in named if any(key.user == one.group[1] for key in other.origins)]
-        if kin:
-            parts[max(kin, key=lambda other: other.came).group].append(one)
-        else:
-            alone.append(one)
+    parts = {one.group: [one] for one in streams if one.group[0] == "service"}
+    alone = [one for one in streams if one.group[0] != "service"]
+    if not parts or not alone:
+        return streams
+    users = {group: {key.user for key in of_one[0].origins(t)} for group, of_one in parts.items()}
     joined = []
-    for of_one in parts.values():
+    for one in alone:
+        kin = [group for group in parts if one.group[1] in users[group]]
+        if kin:
+            parts[max(kin, key=lambda group: parts[group][0].came)].append(one)
+        else:
+            joined.append(one)
+    for group, of_one in parts.items():
         stream = merged(of_one)
-        stream.group = of_one[0].group
+        stream.group = group
         joined.append(stream)
-    return joined + alone
+    return joined

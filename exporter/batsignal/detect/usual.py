@@ -10,12 +10,12 @@ nothing, has no clock and does no I/O.
 """
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from batsignal.detect.churn import BRIEF_LEAST, SPAN_SECONDS, Churn, Group, lately
+from batsignal.detect.churn import BRIEF_LEAST, SPAN_SECONDS, Group
 from batsignal.detect.memory import Memory
 from batsignal.detect.window import Window
 
@@ -34,6 +34,15 @@ SERVER_HOSTS_MOST = 500
 
 SERVER: Group = ("server",)
 """Everybody together."""
+
+
+class Flow(Protocol):
+    """What is learnt of one group at one look: its sessions of moments in the last `SPAN_SECONDS`."""
+
+    group: Group
+    came_and_went: float
+    caught: int
+    brief: int
 
 
 @dataclass(slots=True)
@@ -78,8 +87,8 @@ class Usual:
     """The habits of every group of one server."""
 
     def __init__(self) -> None:
-        self._habits: dict[Group, _Habit] = {}
-        self._hosts: dict[Group, dict[str, float]] = {}
+        self._habits: OrderedDict[Group, _Habit] = OrderedDict()
+        self._hosts: OrderedDict[Group, dict[str, float]] = OrderedDict()
         self._late: deque[_Bucket] = deque()
         self.watched_seconds = 0.0
         """For how long anybody has looked, over all lives of the daemon."""
@@ -112,7 +121,7 @@ class Usual:
         """Return the hosts from which the group had come before that instant."""
         return [host for host, first in self._hosts.get(group, {}).items() if first < t]
 
-    def learn(self, window: Window, churn: Churn, *, but: Collection[Group]) -> None:
+    def learn(self, window: Window, streams: Iterable[Flow], *, but: Collection[Group]) -> None:
         """Take in one look. Of groups in `but` nothing is learnt: they storm, and the server with them."""
         self.watched_seconds += window.looked_seconds or 0.0
         self._learn_hosts(window)
@@ -121,13 +130,13 @@ class Usual:
             self._late.append(_Bucket(t))
         busiest, briefs, came = self._late[-1].busiest, self._late[-1].brief, self._late[-1].came
         came.clear()
-        for group, looks in churn.lately(t):
-            newest = lately(looks, t)
-            came[group] = sum(look.came_and_went for look in newest)
-            briefs[group] = brief = sum(look.brief for look in newest)
+        for one in streams:
+            group = one.group
+            came[group], briefs[group] = one.came_and_went, one.brief
             # The share of the unseen that falls to somebody of whom hardly any was seen is chance.
-            seen = sum(look.short + look.surplus for look in newest)
-            busiest[group] = max(busiest.get(group, 0.0), came[group] if brief >= BRIEF_LEAST else seen)
+            sure = one.came_and_went if one.brief >= BRIEF_LEAST else one.caught
+            if sure > busiest.get(group, 0.0):
+                busiest[group] = sure
         came[SERVER] = sum(came.values())
         busiest[SERVER] = max(busiest.get(SERVER, 0.0), came[SERVER])
         for bucket in self._late if but else ():
@@ -138,16 +147,15 @@ class Usual:
 
     def _keep(self, bucket: _Bucket) -> None:
         for group, came in bucket.busiest.items():
-            # Put back at the end: those that were busy last are kept longest.
-            habit = self._habits.pop(group, None)
+            habit = self._habits.get(group)
             if habit is None:
                 if came < WORTH_KEEPING:
                     continue
-                habit = _Habit(came, 0.0, bucket.began)
+                habit = self._habits[group] = _Habit(came, 0.0, bucket.began)
             habit.learn(bucket, group)
-            self._habits[group] = habit
+            self._habits.move_to_end(group)  # those that were busy last are kept longest
         while len(self._habits) > GROUPS_MOST:
-            del self._habits[next(iter(self._habits))]
+            self._habits.popitem(last=False)
 
     def _learn_hosts(self, window: Window) -> None:
         for track in window.opened:
@@ -155,11 +163,12 @@ class Usual:
             if key.client is not None:
                 first = track.opened_at if window.looked_seconds is None else window.t
                 for group in (key.group, SERVER):
-                    hosts = self._hosts[group] = self._hosts.pop(group, {})
+                    hosts = self._hosts.setdefault(group, {})
+                    self._hosts.move_to_end(group)
                     if key.client not in hosts and len(hosts) < (SERVER_HOSTS_MOST if group == SERVER else HOSTS_MOST):
                         hosts[key.client] = first
         while len(self._hosts) > HOSTS_OF_MOST:
-            del self._hosts[next(iter(self._hosts))]
+            self._hosts.popitem(last=False)
 
     # -- over a restart of the daemon ------------------------------------------------------------------------------
 
@@ -198,7 +207,7 @@ class Usual:
             _group(group): {str(host): -math.inf for host in known[:SERVER_HOSTS_MOST]}
             for group, known in memory["hosts"][-HOSTS_OF_MOST:]
         }
-        self.watched_seconds, self._habits, self._hosts = watched_seconds, habits, hosts
+        self.watched_seconds, self._habits, self._hosts = watched_seconds, OrderedDict(habits), OrderedDict(hosts)
 
 
 def _passed(since: float, t: float) -> float:
