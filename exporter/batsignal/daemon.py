@@ -4,7 +4,6 @@ It decides nothing about databases. Whatever hangs, SIGTERM ends it within secon
 """
 
 import asyncio
-import itertools
 import re
 import signal
 import threading
@@ -26,8 +25,8 @@ from batsignal.expose.server import WebServer, build_app
 from batsignal.poll.health import Prober, Target
 from batsignal.poll.resolve import Resolver
 from batsignal.record.board import Board, BoardCell, ServerBoard
-from batsignal.record.recording import RecordingWriter
 from batsignal.record.tally import EndpointTally
+from batsignal.recordings import open_recordings
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
 from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult
@@ -84,7 +83,7 @@ class Daemon:
         )
         self._web = WebServer(app, WebServer.bind(listen_address))
         # After the port: a second daemon by mistake must not empty the recording of the first.
-        self._recordings = _open_recordings(config, record)
+        self._recordings = open_recordings(config, record)
 
     @property
     def address(self) -> str:
@@ -317,43 +316,6 @@ class Daemon:
                 log.warning("recording not ended", server=name, reason=str(exc))
         self._chronicle.stop(STOP_SECONDS / 2)
         log.info("stopped")
-
-
-def _open_recordings(config: Config, record: str | None) -> dict[str, RecordingWriter]:
-    if record is None:
-        return {}
-    if len(config.servers) > 1 and "{server}" not in record:
-        raise ConfigError(f"--record {record}: expected {{server}} in the file's name, for there are several servers")
-    recordings = {}
-    for server in config.servers:
-        path = Path(record.replace("{server}", server.name.replace("/", "_")))
-        try:
-            _put_aside(path)
-            recordings[server.name] = RecordingWriter(
-                path,
-                server=server.name,
-                interval_seconds=server.poll_interval_seconds,
-                application_pattern=config.application_pattern,
-            )
-        except OSError as exc:
-            raise ConfigError(f"--record {path}: cannot be written: {exc.strerror or exc}") from exc
-        log.info("recording", server=server.name, path=str(path))
-    return recordings
-
-
-def _put_aside(path: Path) -> None:
-    """Rename a recording that is there already, by the time of its last line: a restart must not lose the day."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return
-    ended = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
-    name, dot, suffixes = path.name.partition(".")
-    for number in itertools.count(1):
-        again = f"-{number}" if number > 1 else ""
-        aside = path.with_name(f"{name}-{ended}{again}{dot}{suffixes}")
-        if not aside.exists():
-            path.rename(aside)
-            log.info("recording put aside", path=str(path), aside=str(aside))
-            return
 
 
 def _secret(text: SecretText | None) -> str | None:

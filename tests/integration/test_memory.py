@@ -310,6 +310,9 @@ def test_a_deploy_is_marked_with_the_token_and_known_to_the_next_life(home: Home
     life = home.begin()
     assert life.json("/api/v1/deploys")["deploys"] == [deploy]
     life.stop()
+    with contextlib.closing(sqlite3.connect(home.folder / "batsignal.db")) as store:
+        ((usual,),) = store.execute("SELECT usual FROM watch").fetchall()
+    assert "health" in json.loads(usual)
     # What it saw is on disk, whole, and tells of the deploy.
     for ring in (home.folder / "batsignal.db.recordings").glob("ring-*"):
         told = [one for segment in segments_in(ring) if segment.is_whole for one in read(segment.path)[1]]

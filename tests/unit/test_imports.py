@@ -101,6 +101,9 @@ LAYERS: dict[str, Layer] = {
     ),
     # The daemon's layer. What only wires may reach everything below it, but not the commands.
     "batsignal.schedule": Layer(third_party=frozenset({"apscheduler", "structlog"})),
+    "batsignal.recordings": Layer(
+        ours=("batsignal.config", "batsignal.errors", "batsignal.record"), third_party=frozenset({"structlog"})
+    ),
     "batsignal.chronicle": Layer(
         ours=("batsignal.snapshot", "batsignal.config", "batsignal.detect", "batsignal.record"),
         third_party=frozenset({"structlog"}),
@@ -116,7 +119,7 @@ LAYERS: dict[str, Layer] = {
         ours=(
             *("batsignal.__version__", "batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll"),
             *("batsignal.detect", "batsignal.record", "batsignal.deploys", "batsignal.expose", "batsignal.tick"),
-            *("batsignal.runner", "batsignal.schedule", "batsignal.chronicle"),
+            *("batsignal.runner", "batsignal.schedule", "batsignal.chronicle", "batsignal.recordings"),
         ),
         third_party=frozenset({"structlog"}),
     ),

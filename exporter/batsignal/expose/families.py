@@ -66,7 +66,7 @@ def daemon_families(board: Board) -> Iterator[Metric]:
     yield from _endpoints(board)
     yield _gauge(
         "batsignal_deploy_timestamp_seconds",
-        "When a version of a service began to run; absent for versions older than the daemon.",
+        "When a version of a service began to run; absent where nobody saw or told of it.",
         ("service", "version"),
         # The newest wins: a version that was rolled back to has been deployed twice.
         {(deploy.service, deploy.version): deploy.at for deploy in board.deploys}.items(),

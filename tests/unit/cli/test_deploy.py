@@ -2,9 +2,12 @@
 
 import json
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +41,17 @@ class Fake:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def speak_tls(self, folder: Path) -> None:
+        """Speak TLS from now on, with a certificate of its own in `folder`."""
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        request = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+        names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run([*request.split(), *names], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"https://localhost:{self.server.server_port}"
+
 
 @pytest.fixture
 def fake() -> Iterator[Fake]:
@@ -58,6 +72,18 @@ def test_one_that_is_known_already_is_no_error(fake: Fake, capsys: Any) -> None:
     assert mark("web", "2.4.0", at="1760000000", url=fake.url, token="s3cret") == 0
     assert fake.asked[0][2]["at"] == 1_760_000_000.0
     assert "was known already" in capsys.readouterr().out
+
+
+def test_a_daemon_behind_tls_is_told_only_when_its_certificate_is_one_to_trust(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.speak_tls(tmp_path)
+    with pytest.raises(UnreachableError, match="certificate verify failed"):
+        mark("web", "2.4.0", at=None, url=fake.url, token="s3cret")
+    assert not fake.asked
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    assert mark("web", "2.4.0", at=None, url=fake.url, token="s3cret") == 0
+    assert len(fake.asked) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413])
