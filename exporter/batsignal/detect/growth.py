@@ -1,21 +1,28 @@
 """How fast a number of sessions grows, and when a limit is reached if it goes on like that.
 
-Read off the *floor*, the least of each few seconds: peaks of traffic pass, a session that is kept lifts the floor. A
-straight line must explain most of its movement. Several looks back are kept, of minutes to half an hour, because what
-is far ahead is told from far back. Owns that memory, bounded; no clock, no I/O.
+Read off the *floor*, the least of each few seconds: peaks of traffic pass, a session that is kept lifts the floor. Most
+of its movement must be upwards, in several steps: services grow by a pod at a time, and a batch is one step. Several
+looks back are kept, of minutes to half an hour, because what is far ahead is told from far back. Owns that memory,
+bounded; no clock, no I/O.
 """
 
 import math
 from collections import deque
+from itertools import pairwise
 
 # Floors of 5 s over 2 min, of 15 s over 6 min, of a minute over 24 min.
 BUCKET_SECONDS = (5.0, 15.0, 60.0)
 BUCKETS_LEAST = 6
 BUCKETS_MOST = 24
 GAP_SECONDS = 30.0
-# How much of the movement of the floor a straight line must explain before it is called growth.
-STRAIGHT_RATIO = 0.8
+# What the floor gained, as a share of all its ups and downs, before it is called growth; in so many steps at the least,
+# of which none is most of it.
+GAINED_RATIO = 0.8
+STEPS_LEAST = 3
+STEP_MOST_RATIO = 0.6
 GROWTH_SESSIONS_LEAST = 3.0
+# A line through fewer steps hangs on each of them: a longer one is preferred where there is one.
+STEPS_ENOUGH = 5
 # What is further ahead than so many times as far as a line looks back is told by a longer one.
 AHEAD_FACTOR = 2.0
 
@@ -42,10 +49,10 @@ class Growth:
             return 0.0
         told = math.inf
         for floors in self._floors:
-            rate = floors.rate()
+            rate, steps = floors.rate()
             if rate > 0:
                 told = room / rate
-                if told <= AHEAD_FACTOR * floors.span_seconds:
+                if told <= AHEAD_FACTOR * floors.span_seconds and steps >= STEPS_ENOUGH:
                     break
         return told
 
@@ -73,17 +80,19 @@ class _Floors:
         else:
             points.append((t, used))
 
-    def rate(self) -> float:
-        """Return sessions a second by least squares, 0 when nothing grows steadily."""
+    def rate(self) -> tuple[float, int]:
+        """Return sessions a second by least squares and the steps up that it took; 0 when nothing grows steadily."""
         points = list(self._points)[:-1]  # the newest is not complete
         if len(points) < BUCKETS_LEAST:
-            return 0.0
+            return 0.0, 0
+        moves = [later - earlier for (_, earlier), (_, later) in pairwise(points) if later != earlier]
+        steps = [move for move in moves if move > 0]
+        gained = sum(moves)
+        if gained < max(GROWTH_SESSIONS_LEAST, GAINED_RATIO * sum(map(abs, moves))):
+            return 0.0, 0
+        if len(steps) < STEPS_LEAST or max(steps) > STEP_MOST_RATIO * gained:
+            return 0.0, 0
         middle_t = sum(t for t, _ in points) / len(points)
         middle_used = sum(used for _, used in points) / len(points)
         spread = sum((t - middle_t) ** 2 for t, _ in points)
-        slope = sum((t - middle_t) * (used - middle_used) for t, used in points) / spread
-        total = sum((used - middle_used) ** 2 for _, used in points)
-        grown = slope * (points[-1][0] - points[0][0])
-        if grown < GROWTH_SESSIONS_LEAST or total == 0:
-            return 0.0
-        return slope if slope**2 * spread / total >= STRAIGHT_RATIO else 0.0
+        return max(sum((t - middle_t) * (used - middle_used) for t, used in points) / spread, 0.0), len(steps)

@@ -137,11 +137,11 @@ class Holdings:
             return Explained(known=0, usual=0, outlived=0, is_settled=False)
         held = [one for one in memory.held if one.was_beside_idle or not beside_idle]
         ages = sorted(one.closed_at - one.opened_at for one in held)
-        since, begin = train[0].opened_at, memory.held[0].closed_at
+        since, begin = train[0].lost_at, memory.held[0].closed_at
         outlived, is_settled = 0, False
         if len(ages) >= KNOWN_LEAST:
             old_seconds = OUTLIVED_FACTOR * ages[int(NEARLY_ALL_RATIO * (len(ages) - 1))]
-            outlived = bisect_left([track.opened_at for track in train], t - old_seconds)
+            outlived = bisect_left([track.lost_at for track in train], t - old_seconds)
             is_settled = t - begin >= SETTLED_FACTOR * old_seconds
         usual = _most_at_once(held, t - since) if is_settled else len(held)
         # What comes and goes by chance swings up and down. A pool that recycles its sessions opens as many as it
@@ -169,7 +169,7 @@ def _most_at_once(held: Sequence[Held], span_seconds: float) -> int:
 def _changes(held: Sequence[Held], before: Sequence[Track], begin: float, end: float) -> list[int]:
     """Return the steps up and down of the number held, in order of time."""
     steps = [(one.opened_at, 1) for one in held] + [(one.closed_at, -1) for one in held]
-    steps += [(track.opened_at, 1) for track in before]
+    steps += [(track.lost_at, 1) for track in before]
     return [step for t, step in sorted(steps) if begin <= t <= end]
 
 

@@ -40,6 +40,8 @@ ALONE_PENALTY = 2
 SEEN_GROWTH = 3
 SEEN_GROWTH_AT_START = 7
 SEEN_GROWTH_PER_GIVEN_BACK = 3
+# Where some are given back, it takes so long to see what is usual.
+EARLY_SECONDS = 300.0
 # A leak that has stopped growing while there is room is over when it stood still this long, and when its application
 # has meanwhile worked as much as it did in as many gaps: at night a leak rests with its traffic.
 STANDSTILL_SECONDS = 600.0
@@ -56,9 +58,11 @@ class _Lit:
     since: float
     severity: Severity
     most: int
-    """The most that were lost at once, when that was last exceeded, and how much its group had worked by then."""
+    """The most that were lost at once."""
     grew_at: float
     grew_at_use: int
+    """When it last grew, how much its group had worked by then, and when the newest was lost."""
+    newest: float
     fewer_since: float | None = None
 
 
@@ -141,7 +145,14 @@ class LeakDetector:
         train = self._train(group, suspects, window, None)
         if train is None or not self._is_leak(group, train, window):
             return None
-        return _Lit(since=train.onset, severity="warning", most=train.lost, grew_at=window.t, grew_at_use=group.uses)
+        return _Lit(
+            since=train.onset,
+            severity="warning",
+            most=train.lost,
+            grew_at=window.t,
+            grew_at_use=group.uses,
+            newest=train.newest,
+        )
 
     def _resumed(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
         """Return the leak that stood still, once it goes on."""
@@ -204,15 +215,23 @@ class LeakDetector:
         """Whether nearly all that was opened was not used again, or nearly all of what no pool would have opened."""
         if train.stuck >= least or _is_nearly_all(len(train.tracks), train.reused):
             return True
-        used = sum(1 for track in train.used if track.beside_pooled_seconds >= BESIDE_IDLE_SECONDS)
+        # What was idle before the first was lost is in a pool for sure.
+        used = sum(
+            1
+            for track in train.used
+            if track.beside_idle_seconds >= max(BESIDE_IDLE_SECONDS, track.opened_at - train.since)
+        )
         return train.is_beside_idle and _is_nearly_all(len(train.tracks), used)
 
     def _is_seen(self, group: Group, train: Train, window: Window, *, full: bool) -> bool:
         """Whether it grew enough before our own eyes: what was given back before them, we do not know."""
-        growth = losses.growth_since(max(train.since, window.began), train.tracks)
-        if full or train.since >= window.began:
+        since = max(train.since, window.began)
+        growth = losses.growth_since(since, train.tracks)
+        growth += sum(1 for track in train.tracks if track.opened_at < since <= track.lost_at)
+        known = 0 if full else self._explain(group, train, window.t).known
+        is_early = train.since < window.began or (known and window.t - window.began < EARLY_SECONDS)
+        if full or not is_early:
             return growth >= SEEN_GROWTH
-        known = self._explain(group, train, window.t).known
         return growth >= SEEN_GROWTH_AT_START + SEEN_GROWTH_PER_GIVEN_BACK * known
 
     def _explain(self, group: Group, train: Train, t: float) -> Explained:
@@ -221,7 +240,7 @@ class LeakDetector:
     def _is_given_back(self, train: Train, group: Group, window: Window) -> bool:
         """Whether much of what was taken came back: asked as long as nobody knows how this group holds its sessions."""
         since = max(train.since, window.began)
-        taken = sum(1 for track in train.tracks if track.opened_at >= since)
+        taken = sum(1 for track in train.tracks if track.lost_at >= since)
         back = losses.given_back(since, train.gap_seconds, group.origins.values(), self._limits)
         return back > GIVEN_BACK_RATIO * taken
 
@@ -246,13 +265,14 @@ class LeakDetector:
             return False
         since = window.t - max(GIVEN_BACK_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
         back = losses.given_back(since, train.gap_seconds, origins, self._limits, opened_from=train.since)
-        return back > SEEN_GROWTH and back >= sum(1 for track in train.tracks if track.opened_at >= since)
+        return back > SEEN_GROWTH and back >= sum(1 for track in train.tracks if track.lost_at >= since)
 
     def _has_stood_still(self, lit: _Lit, group: Group, train: Train, window: Window) -> bool:
         """Whether nothing came for so long, and while so much was done, that it has ended; never when room is short."""
         t = window.t
-        if train.lost > lit.most or train.lost <= lit.most / 2:
-            lit.most, lit.grew_at, lit.grew_at_use = train.lost, t, group.uses
+        is_replaced = train.newest > lit.newest and losses.growth_since(lit.newest + 0.001, train.tracks) < 1
+        if train.lost > lit.most or train.lost <= lit.most / 2 or (train.newest > lit.newest and not is_replaced):
+            lit.most, lit.grew_at, lit.grew_at_use, lit.newest = train.lost, t, group.uses, train.newest
         if _is_full(window, self._limits.saturation_warning_ratio - self._limits.saturation_clear_ratio):
             return False
         life_seconds = train.newest - train.since
@@ -312,9 +332,18 @@ class LeakDetector:
         is_why = fullest is not None and fullest.used - train.lost < numbers.saturation_warning_ratio * fullest.usable
         if ratio >= numbers.saturation_critical_ratio - slack and is_why:
             return "critical"
-        # What comes in clumps may be pools that start behind one address: it wakes somebody once room is short.
-        may_wake = not train.is_clumped or ratio >= numbers.saturation_warning_ratio
+        may_wake = was_critical or self._is_clear(train) or ratio >= numbers.saturation_warning_ratio
         return "critical" if exhaustion <= within and may_wake else "warning"
+
+    def _is_clear(self, train: Train) -> bool:
+        """Whether it may wake somebody while there is room: what looks alike may yet turn out to be pools that start.
+
+        What comes in clumps, or beside much that is opened and used again, may be pods or workers behind one address.
+        """
+        if train.is_clumped:
+            return False
+        doubt = 1 if _is_nearly_all(len(train.tracks), len(train.used) + train.used_before) else 2
+        return train.lost >= doubt * self._limits.leak_sessions
 
 
 def _is_nearly_all(lost: int, used: int) -> bool:

@@ -23,9 +23,9 @@ REPLACED_SECONDS = 3.0
 REPLACED_GAP_SECONDS = 30.0
 
 
-def opened_at(track: Track) -> float:
-    """Return when a track's session was opened: what trains are sorted by."""
-    return track.opened_at
+def lost_at(track: Track) -> float:
+    """Return when a session was lost: what trains are sorted by."""
+    return track.lost_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
     for track in origin.tracks.values():
         is_part = track.opened_at <= fill_until and _is_part_of_fill(track.opened_at, fill, limits)
-        told_at = _lost_at(track, limits)
+        told_at = _told_at(track, limits)
         if told_at <= t:
             # No pool fills itself with sessions that are left in the middle of their work.
             (filling if is_part and not is_stuck(track) else lost).append(track)
@@ -69,14 +69,20 @@ def is_stuck(track: Track) -> bool:
     return track.resting_since is not None and track.session.state != "idle"
 
 
-def _lost_at(track: Track, limits: Thresholds) -> float:
+def _told_at(track: Track, limits: Thresholds) -> float:
     """Return when it looks lost, if it goes on as it is; infinite when it is at work or was used again."""
     since = track.resting_since
-    if track.is_in_use or since is None:
+    if since is None:
+        track.lost_at = math.inf
         return math.inf
-    if since - track.opened_at > limits.leak_first_use_seconds:
+    if not track.is_in_use and since - track.opened_at <= limits.leak_first_use_seconds:
+        track.lost_at = track.opened_at
+    else:
         track.is_in_use = True
-        return math.inf
+        # However long a pool had lent it: no pool has it back in the middle of its work.
+        track.lost_at = since if is_stuck(track) else math.inf
+        if math.isinf(track.lost_at):
+            return math.inf
     return since + rest_to_tell(track, limits)
 
 
@@ -91,9 +97,9 @@ def _rest_to_tell(longest_rest_seconds: float, least_seconds: float) -> float:
 
 
 def telling_seconds(track: Track, limits: Thresholds) -> float:
-    """Return how long after its opening a lost session could be told from one in use, at the earliest."""
+    """Return how long after it was lost a session could be told from one in use, at the earliest."""
     since = track.resting_since
-    used_seconds = 0.0 if since is None else max(since - track.opened_at, 0.0)
+    used_seconds = 0.0 if since is None else max(since - track.lost_at, 0.0)
     return used_seconds + rest_to_tell(track, limits)
 
 
@@ -184,7 +190,8 @@ def unreplaced(lost: Sequence[Track], t: float, limits: Thresholds) -> tuple[int
 
     Sweeps from the newest back to the oldest. At each, what the same origins opened since and still hold, less what
     they held by then and closed since, is how much they have grown: no more than that is lost. The beginning that
-    gives the most is the onset; of equal ones the latest, so that a pool that recycled before is not part of it.
+    gives the most is the onset; of equal ones the latest, so that a pool that recycled before is not part of it. One
+    that had been lent before it was lost was opened long ago and took nobody's place.
     """
     origins = _origins(lost)
     opened = sorted(
@@ -196,11 +203,12 @@ def unreplaced(lost: Sequence[Track], t: float, limits: Thresholds) -> tuple[int
     closings = [closing for origin in origins for closing in origin.closings]
     closed = sorted(closing.t for closing in closings)
     closed_young = sorted(closing.opened_at for closing in closings)
-    best, begin = 0, len(lost)
+    best, begin, lent = 0, len(lost), 0
     for index in range(len(lost) - 1, -1, -1):
-        since = lost[index].opened_at
+        since = lost[index].lost_at
         grown = _at_least(since, opened) - _at_least(since, closed) + _at_least(since, closed_young)
-        count = min(len(lost) - index, grown)
+        lent += lost[index].lost_at > lost[index].opened_at
+        count = min(len(lost) - index, max(grown, 0) + lent)
         if count > best:
             best, begin = count, index
     return best, begin

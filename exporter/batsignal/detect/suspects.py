@@ -6,6 +6,7 @@ or moved, when one that may still turn out either way shows another row, or when
 Owns that memory, which lives as long as the window's origins do. It judges nothing and has no clock.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """The sessions of one group that look lost, in order of opening, and those that were used again."""
+    """The sessions of one group that look lost, as one after the other was, and those that were used again."""
 
     lost: Sequence[Track]
     filling: Sequence[Track]
@@ -52,7 +53,11 @@ class Lineup:
         """Note what of the sessions that can still turn out either way changed at this look."""
         lines = self._lines
         for track in window.changed:
-            if not track.is_in_use and (line := lines.get(track.origin)) is not None:
+            # One that was lent before looks lost only in the middle of its work.
+            if track.is_in_use and track.lost_at == math.inf and not losses.is_stuck(track):
+                continue
+            line = lines.get(track.origin)
+            if line is not None:
                 line.is_stale = True
                 self._suspects.pop(track.origin.group, None)
         if len(lines) > 2 * len(window.origins):
@@ -68,7 +73,7 @@ class Lineup:
             return known
         parts = [self._sort_out(origin, t) for origin in group.origins.values() if origin.tracks]
         found = Suspects(
-            lost=sorted((track for one in parts for track in one.lost), key=losses.opened_at),
+            lost=sorted((track for one in parts for track in one.lost), key=losses.lost_at),
             filling=[track for one in parts for track in one.filling],
             reused=[track for one in parts for track in one.reused],
             due=min((one.due for one in parts), default=t),

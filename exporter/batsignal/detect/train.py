@@ -38,19 +38,21 @@ FILL_STEP_SECONDS = 2.0
 # The rate is read off the newest lost sessions, as many as there is room for more: one looks back as far as ahead.
 RATE_SESSIONS = 30
 # Sessions that come in clumps with silence between them are pools that start one after the other.
+CLUMP_SECONDS = 2.0
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
 # A pool lends a session that has been free for so long; a moment less, and it may have been given back while the login
 # of the next one was under way.
 BESIDE_IDLE_SECONDS = 2.0
 BESIDE_IDLE_RATIO = 0.5
+BEFORE_SECONDS = 120.0
 # So much of what was opened before our first look and looks lost must have been opened in nobody's place.
 SEEN_GROWTH_RATIO = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Lost sessions of one group, in order of opening."""
+    """Lost sessions of one group, in the order in which they were lost."""
 
     tracks: Sequence[Track]
     before: Sequence[Track]
@@ -63,6 +65,8 @@ class Train:
     """Sessions opened as late as the train that were used again."""
     reused: int
     """How many of those took nobody's place."""
+    used_before: int
+    """How many that were opened in the minutes before it were used again."""
 
     @property
     def lost(self) -> int:
@@ -70,7 +74,7 @@ class Train:
 
     @property
     def since(self) -> float:
-        return self.tracks[0].opened_at
+        return self.tracks[0].lost_at
 
     @cached_property
     def onset(self) -> float:
@@ -88,7 +92,7 @@ class Train:
 
     @property
     def newest(self) -> float:
-        return self.tracks[-1].opened_at
+        return self.tracks[-1].lost_at
 
     @property
     def gap_seconds(self) -> float:
@@ -97,25 +101,26 @@ class Train:
     @property
     def gap_uses(self) -> float:
         """How often its group was seen at work between one lost session and the next, in the mean."""
-        uses = self.tracks[-1].opened_at_use - self.tracks[0].opened_at_use
+        uses = self.tracks[-1].at_use - self.tracks[0].at_use
         return max(uses / max(len(self.tracks) - 1, 1), 0.0)
 
     def rate(self, t: float, sessions: int = RATE_SESSIONS) -> float:
         """Return sessions a second up to `t`: over so many of the newest, and the time since when they stay away."""
         newest = self.tracks[-max(sessions, RATE_SESSIONS) :]
-        span = newest[-1].opened_at - newest[0].opened_at
+        span = newest[-1].lost_at - newest[0].lost_at
         steps = len(newest) - 1
         if steps < 1 or span <= 0:
             return 0.0
-        silence = t - newest[-1].opened_at
+        silence = t - newest[-1].lost_at
         return steps / (span if silence <= 2 * span / steps else span + silence)
 
     @cached_property
     def is_clumped(self) -> bool:
         """Whether its sessions come in clumps with silence between them."""
-        seconds = {math.floor(track.opened_at) for track in self.tracks}
+        moments = {math.floor(track.lost_at / CLUMP_SECONDS) for track in self.tracks}
         span = max(self.newest - self.since, 1.0)
-        return len(self.tracks) / len(seconds) >= CLUMP_SESSIONS and len(seconds) / span < CLUMP_OCCUPANCY_RATIO
+        occupied = CLUMP_SECONDS * len(moments) / span
+        return len(self.tracks) / len(moments) >= CLUMP_SESSIONS and occupied < CLUMP_OCCUPANCY_RATIO
 
     @cached_property
     def is_beside_idle(self) -> bool:
@@ -178,32 +183,33 @@ def newest_train(suspects: Suspects, t: float, began: float, limits: Thresholds)
 
 def train_since(since: float, origins: Iterable[Origin], suspects: Suspects, limits: Thresholds) -> Train | None:
     """Return all that was lost since then; None when it is nothing."""
-    lost = [track for track in suspects.lost if track.opened_at >= since]
+    lost = [track for track in suspects.lost if track.lost_at >= since]
     return _train(suspects, lost, losses.returned_since(since, origins, limits)) if lost else None
 
 
 def _train(suspects: Suspects, lost: Sequence[Track], returned: int) -> Train:
-    since = lost[0].opened_at
+    since = lost[0].lost_at
     used = [track for track in suspects.reused if track.opened_at >= since]
     return Train(
         tracks=tuple(lost),
-        before=tuple(track for track in suspects.lost if track.opened_at < since),
+        before=tuple(track for track in suspects.lost if track.lost_at < since),
         filling=tuple(track for track in suspects.filling if track.opened_at < since),
         returned=returned,
         used=used,
         reused=losses.unreplaced_count(since, used),
+        used_before=sum(1 for track in suspects.reused if since - BEFORE_SECONDS <= track.opened_at < since),
     )
 
 
 def _onset_index(lost: Sequence[Track], moment_seconds: float) -> int:
     """Return where the newest steady train of lost sessions begins."""
-    gaps = [later.opened_at - earlier.opened_at for earlier, later in pairwise(lost)]
+    gaps = [later.lost_at - earlier.lost_at for earlier, later in pairwise(lost)]
     if not gaps:
         return 0
     # Of sessions that come several at a time, the time between the times is what is usual.
     newest = [gap for gap in gaps if gap > moment_seconds][-GAPS_KEPT:] or gaps
     strict = min(max(GAP_FACTOR * median(newest), GAP_SLACK_SECONDS), GAP_MOST_SECONDS)
-    uses = [max(later.opened_at_use - earlier.opened_at_use, 0) for earlier, later in pairwise(lost)]
+    uses = [max(later.at_use - earlier.at_use, 0) for earlier, later in pairwise(lost)]
     usual_uses = median(uses[-GAPS_KEPT:])
     for index in range(len(gaps) - 1, -1, -1):
         earlier, later = lost[index], lost[index + 1]
@@ -228,6 +234,6 @@ def _far_above(gaps: Sequence[float], index: int, moment_seconds: float) -> floa
 
 def _believable(lost: list[Track], began: float) -> list[Track]:
     """Return the lost sessions that count: those from before our first look only if the later ones replaced nobody."""
-    seen = [track for track in lost if track.opened_at >= began]
+    seen = [track for track in lost if track.lost_at >= began]
     is_growing = losses.growth_since(began, lost) >= SEEN_GROWTH_RATIO * len(seen)
     return lost if is_growing else seen

@@ -19,8 +19,6 @@ FORGET_EVERY_SECONDS = 60.0
 CLOSINGS_KEPT = 512
 # A session that lived shorter is none that a pool would have to replace.
 CLOSING_LIFE_SECONDS = 5.0
-# A session that was used so long after its opening was lent again.
-POOLED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +78,14 @@ class Track:
     """Since when its client has left it unused; None while the server works for it."""
     longest_rest_seconds: float = 0.0
     """The longest it was left unused before it was used again."""
-    opened_at_use: int = 0
-    """How often its group had been seen at work when this one came."""
+    at_use: int = 0
+    """How often its group had been seen at work when this one's row last changed."""
     beside_idle_seconds: float = 0.0
     """How long another of its origin had been unused when this one was opened: a pool would have taken that one."""
-    beside_pooled_seconds: float = 0.0
-    """The same, of those others that had come back for a further use, and so are in a pool for sure."""
+    lost_at: float = 0.0
+    """Since when it is lost, if it is: its opening, or its last use where it had been lent before. Noted by `lost`."""
     is_in_use: bool = False
-    """Whether it was used long after its opening: noted by `lost`, which need not ask about it again."""
+    """Whether it was used long after its opening: noted by `lost`, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +160,13 @@ def _note_idle_beside(joined: Iterable[Track]) -> None:
 
     A session that has rested since before the opening, and still does, was free at the opening, whenever we look.
     """
-    since: dict[int, tuple[float, float]] = {}
+    since: dict[int, float] = {}
     for track in joined:
         origin = track.origin
         if id(origin) not in since:
-            rests = [(rest, other) for other in origin.tracks.values() if (rest := other.resting_since) is not None]
-            pooled = [rest for rest, other in rests if rest - other.opened_at > POOLED_SECONDS]
-            since[id(origin)] = min((rest for rest, _ in rests), default=math.inf), min(pooled, default=math.inf)
-        idle_since, pooled_since = since[id(origin)]
-        track.beside_idle_seconds = max(track.opened_at - idle_since, 0.0)
-        track.beside_pooled_seconds = max(track.opened_at - pooled_since, 0.0)
+            rests = [rest for other in origin.tracks.values() if (rest := other.resting_since) is not None]
+            since[id(origin)] = min(rests, default=math.inf)
+        track.beside_idle_seconds = max(track.opened_at - since[id(origin)], 0.0)
 
 
 class Window:
@@ -275,7 +270,7 @@ class Window:
     def _open(self, session: Session) -> Track:
         opened_at = self.t if session.backend_start is None else session.backend_start
         origin = self._origin(session, opened_at)
-        track = Track(session, origin, opened_at, opened_at_use=origin.group.uses)
+        track = Track(session, origin, opened_at, at_use=origin.group.uses, lost_at=opened_at)
         track.resting_since = _rest(track, session, self.t)
         self._tracks[session.key] = track
         self._join(track)
@@ -323,6 +318,7 @@ class Window:
         track.session = session
         if session.state_change != before.state_change:
             track.origin.group.uses += 1
+            track.at_use = track.origin.group.uses
         if _is_same_place(before, session):
             return False
         key = self._origin_key(session)

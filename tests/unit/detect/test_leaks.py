@@ -136,6 +136,28 @@ def test_leak_that_leaves_its_sessions_in_transaction_or_stuck_is_called(
     assert any("idle in transaction" in line or "active" in line for line in found.evidence)
 
 
+@pytest.mark.parametrize("rest", ["idle in transaction", "idle in transaction (aborted)"])
+def test_sessions_that_a_pool_lent_for_long_and_gets_back_no_more_are_lost_once_left_in_a_transaction(
+    make_world: Any, watcher: Any, start: float, rest: str
+) -> None:
+    world = make_world(slots=small(197))
+    world.pool("web", least=4)
+
+    def lent(ends: float) -> Any:
+        seat = world.open("web")
+        while world.elapsed < ends:
+            seat.use(world.now, 0.2)
+            yield 0.5
+        seat.use(world.now, 0.01, rest=rest)
+
+    for n in range(40):
+        world.run(lent(200.0 + 3 * n), 1.0 * n)
+    watcher.follow(world.looks(260))
+    called, found = first(watcher, start)
+    assert 0 < called - 200 <= 45
+    assert found.since - start == pytest.approx(200, abs=4)
+
+
 def test_leak_that_goes_up_and_down_with_its_traffic_is_called_once(
     make_world: Any, watcher: Any, start: float
 ) -> None:

@@ -25,6 +25,7 @@ class Pool:
         session = Session(pid=self.pid, backend_start=opened, state=state, state_change=since)
         resting_since = since if state == "idle" else None
         track = Track(session, self.origin, opened, resting_since=resting_since, longest_rest_seconds=rest)
+        track.lost_at = opened
         self.origin.tracks[session.key] = track
         return track
 
