@@ -279,3 +279,11 @@ def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
     writer.close()
     writer.close()
     assert len(list(read(tmp_path / "a.gz")[1])) == 1
+
+
+def test_a_probe_is_at_home_unless_the_recording_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    probes = (PROBE, replace(PROBE, is_home=False))
+    (tick,) = round_trip(path, [look(1, probes=probes)])
+    assert tick.probes == probes
+    assert ["home" in probe for probe in lines_of(path)[1]["probes"]] == [False, True]
