@@ -8,7 +8,6 @@ Owns what was seen of each session's lending, bounded by the sessions that live.
 """
 
 import math
-from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -33,7 +32,7 @@ IN_TURN_LOOKS = 5
 ORDER_RATIO = 0.3
 ORDER_LOOKS_MOST = 400
 # A pool that lends in turn, or at random, has used every one of its sessions before long, whenever one looks.
-ROUND_LOOKS = 5
+ROUND_SECONDS = 5.0
 ROUND_FACTOR = 1.5
 
 SessionKey = tuple[int, float | None]
@@ -43,12 +42,16 @@ SessionKey = tuple[int, float | None]
 class _Lent:
     """One session: since when it rests, how long it had rested before its last use, and who was used instead of it."""
 
-    session: Session
-    resting_since: float | None
+    track: Track
+    session: Session | None = None
+    """As it was at the look before; None when it was not there."""
+    resting_since: float | None = None
     rested_seconds: float = 0.0
     older_was_used: bool = False
     """Or one was opened, which comes to the same: it had never been used."""
     newer_was_used: bool = False
+    is_changed: bool = True
+    """Whether it is new, or does something else than at the look before."""
     was_used: bool = False
     """Before our eyes, after a rest: not only once, when it was opened."""
 
@@ -102,30 +105,31 @@ class _Pool:
     lent: dict[SessionKey, _Lent] = field(default_factory=dict)
     largest: int = 0
     smaller_since: float | None = None
-    rests: deque[float] = field(default_factory=lambda: deque(maxlen=ROUND_LOOKS))
     round_seconds: float = math.inf
-    """The shortest time within which all its sessions were used, for some looks on end."""
+    """The shortest time within which all its sessions were used, two times on end."""
+    round_before: float = math.inf
+    round_due: float = -math.inf
 
     def look(self, origin: Origin, t: float) -> None:
         """Take in what was lent since the look before."""
+        if self.lent.keys() != origin.tracks.keys():
+            self._keep_up(origin)
         oldest, newest = math.inf, -math.inf
-        changed: set[SessionKey] = set()
-        for key, track in origin.tracks.items():
-            lent = self.lent.get(key)
-            if lent is None:
-                self.lent[key] = _Lent(track.session, resting_since(track.session))
-                changed.add(key)
-            elif lent.session is not track.session:
-                changed.add(key)
-                rested_at = lent.note(track.session)
-                if rested_at is not None:
-                    oldest, newest = min(oldest, rested_at), max(newest, rested_at)
-        for key in [key for key in self.lent if key not in origin.tracks]:
-            del self.lent[key]
+        for lent in self.lent.values():
+            session = lent.track.session
+            if lent.session is session:
+                lent.is_changed = False
+                continue
+            rested_at = lent.note(session)
+            lent.is_changed = True
+            if rested_at is not None:
+                oldest, newest = min(oldest, rested_at), max(newest, rested_at)
         grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
         if newest > -math.inf or grew:
-            self._pass_over(changed, oldest, newest, grew=grew)
-        self._learn_round(origin, t)
+            self._pass_over(oldest, newest, grew=grew)
+        if t >= self.round_due and t - origin.filling_since > FILL_SECONDS:
+            self.round_due = t + ROUND_SECONDS
+            self._learn_round(t)
 
     def is_passed_over(self, lent: _Lent, worked_until: float) -> bool:
         """Whether it would have been lent again by `worked_until`, had it been given back."""
@@ -138,30 +142,34 @@ class _Pool:
             return lent.older_was_used
         return self.order.is_in_turn and left_seconds >= ROUND_FACTOR * self.round_seconds
 
-    def _pass_over(self, changed: Collection[SessionKey], oldest: float, newest: float, *, grew: bool) -> None:
+    def _keep_up(self, origin: Origin) -> None:
+        """Follow the sessions that came, and forget those that left."""
+        self.lent = {key: self.lent.get(key) or _Lent(track) for key, track in origin.tracks.items()}
+
+    def _pass_over(self, oldest: float, newest: float, *, grew: bool) -> None:
         """Note at those that were free and were not lent what was: some that rested since between these instants."""
         is_told = is_not_newest = False
-        for key, lent in self.lent.items():
+        for lent in self.lent.values():
+            since = lent.resting_since
             # What came to rest since the look before may not have been free yet when the others were lent.
-            if key in changed or lent.resting_since is None:
+            if since is None or lent.is_changed:
                 continue
             is_told = True
-            lent.older_was_used |= grew or lent.resting_since > oldest
-            lent.newer_was_used |= lent.resting_since < newest
-            is_not_newest |= lent.resting_since > oldest
+            if since > oldest:
+                lent.older_was_used = is_not_newest = True
+            if since < newest:
+                lent.newer_was_used = True
+            if grew:
+                lent.older_was_used = True
         if is_told and newest > -math.inf:
             self.order.note(is_newest=not is_not_newest)
 
-    def _learn_round(self, origin: Origin, t: float) -> None:
-        if t - origin.filling_since <= FILL_SECONDS:
-            return
-        since = t
-        for lent in self.lent.values():
-            if lent.resting_since is not None:
-                since = min(since, lent.resting_since if lent.was_used else -math.inf)
-        self.rests.append(t - since)
-        if len(self.rests) == ROUND_LOOKS:
-            self.round_seconds = min(self.round_seconds, max(self.rests))
+    def _learn_round(self, t: float) -> None:
+        rests = [lent for lent in self.lent.values() if lent.resting_since is not None]
+        is_known = all(lent.was_used for lent in rests)
+        since = min((lent.resting_since or t for lent in rests), default=t) if is_known else -math.inf
+        self.round_seconds = min(self.round_seconds, max(t - since, self.round_before))
+        self.round_before = t - since
 
     def _grew(self, size: int, t: float) -> bool:
         if size >= self.largest:
@@ -208,7 +216,7 @@ class Lendings:
     """Follows the pools of the services it is told to."""
 
     def __init__(self) -> None:
-        self._pools: dict[int, tuple[Origin, _Pool]] = {}
+        self._pools: dict[str, dict[int, tuple[Origin, _Pool]]] = {}
         self._orders: dict[str, _Order] = {}
 
     def clear(self) -> None:
@@ -223,23 +231,25 @@ class Lendings:
 
         Sessions of a database and user in `pooled` belong to a pooler, whoever they say they work for.
         """
-        pools: dict[int, tuple[Origin, _Pool]] = {}
-        if services:
+        pools: dict[str, dict[int, tuple[Origin, _Pool]]] = {service: {} for service in services}
+        if pools:
             for origin in window.origins.values():
                 key = origin.key
-                if origin.tracks and key.group[1] in services and (key.database, key.user) not in pooled:
-                    known = self._pools.get(id(origin))
-                    if known is None:
-                        known = (origin, _Pool(self._orders.setdefault(key.group[1], _Order())))
-                    pools[id(origin)] = known
-                    known[1].look(origin, window.t)
+                mine = pools.get(key.service if key.service is not None else key.user or "")
+                if mine is None or not origin.tracks or (key.database, key.user) in pooled:
+                    continue
+                known = self._pools.get(key.group[1], {}).get(id(origin))
+                if known is None:
+                    known = (origin, _Pool(self._orders.setdefault(key.group[1], _Order())))
+                mine[id(origin)] = known
+                known[1].look(origin, window.t)
         self._pools = pools
-        for service in [service for service in self._orders if service not in services]:
+        for service in [service for service in self._orders if service not in pools]:
             del self._orders[service]
 
     def of(self, service: str, t: float) -> list[Lending]:
         """Return the pools of a service as of now, one for each origin."""
-        return [_lending(origin, pool, t) for origin, pool in self._pools.values() if origin.key.group[1] == service]
+        return [_lending(origin, pool, t) for origin, pool in self._pools.get(service, {}).values()]
 
 
 def _lending(origin: Origin, pool: _Pool, t: float) -> Lending:
@@ -247,9 +257,9 @@ def _lending(origin: Origin, pool: _Pool, t: float) -> Lending:
     worked_until = max(rests, default=t)
     held: list[Track] = []
     working = 0
-    for key, lent in pool.lent.items():
+    for lent in pool.lent.values():
         if _is_held(pool, lent, worked_until, t):
-            held.append(origin.tracks[key])
+            held.append(lent.track)
         elif lent.resting_since is None or t - lent.resting_since < REST_LEAST_SECONDS:
             working += 1
     return Lending(
@@ -267,7 +277,7 @@ def _opened(tracks: Iterable[Track]) -> Iterable[float]:
 
 
 def _is_held(pool: _Pool, lent: _Lent, worked_until: float, t: float) -> bool:
-    session = lent.session
+    session = lent.track.session
     if lent.resting_since is None:
         began = session.query_start if session.query_start is not None else session.state_change
         is_call = session.state in {"active", "fastpath function call"} and session.wait_event_type != "Lock"

@@ -8,7 +8,7 @@ Owns the judgement over the rows of SHOW POOLS. Whose sessions they are it reads
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batsignal.detect import wording
@@ -98,11 +98,14 @@ class PoolerDetector:
         rows = {(row.database, row.user): row for row in snapshot.pools if row.database != CONSOLE}
         for key in [key for key in self._queues if key not in rows]:
             del self._queues[key]
-        found = (self._judge(key, row, window, snapshot) for key, row in sorted(rows.items())[:POOLS_MOST])
+        asked = {key: row for key, row in sorted(rows.items())[:POOLS_MOST] if row.cl_waiting or key in self._queues}
+        lent = _lent(asked, snapshot)
+        found = (self._judge(row, window, lent.get(key, ())) for key, row in asked.items())
         self._last = tuple(finding for finding in found if finding is not None)
         return self._last
 
-    def _judge(self, key: tuple[str, str], row: PoolerPool, window: Window, snapshot: Snapshot) -> Finding | None:
+    def _judge(self, row: PoolerPool, window: Window, lent: Sequence[Session]) -> Finding | None:
+        key = (row.database, row.user)
         queue = self._queues.get(key)
         if queue is None:
             if not row.cl_waiting:
@@ -119,13 +122,22 @@ class PoolerDetector:
             return None
         if queue.since is not None:  # while it lasts, with what is known now
             since = queue.since if queue.lit is None else queue.lit.since
-            queue.lit = _finding(row, since, window, snapshot)
+            queue.lit = _finding(row, since, window, lent)
         return queue.lit
 
 
-def _finding(row: PoolerPool, since: float, window: Window, snapshot: Snapshot) -> Finding:
+def _lent(pools: Collection[tuple[str, str]], snapshot: Snapshot) -> Mapping[tuple[str, str], Sequence[Session]]:
+    """Return the server's own sessions of these pools."""
+    lent: dict[tuple[str | None, str | None], list[Session]] = {pool: [] for pool in pools}
+    for session in snapshot.sessions if pools else ():
+        mine = lent.get((session.datname, session.usename))
+        if mine is not None:
+            mine.append(session)
+    return {pool: lent[pool] for pool in pools}
+
+
+def _finding(row: PoolerPool, since: float, window: Window, server_side: Sequence[Session]) -> Finding:
     pool = f"{row.database}/{row.user}"
-    server_side = [one for one in snapshot.sessions if one.datname == row.database and one.usename == row.user]
     held = [one for one in server_side if _lent_seconds(one, window.t) >= HELD_SECONDS]
     applications = [window.who(one) for one in held]
     waiting = row.cl_waiting or 0
