@@ -28,8 +28,9 @@ BUSIEST_FACTOR = 3.0
 # Seen with our own eyes: the unseen alone name nobody.
 SEEN_LEAST = 4
 # By glimpses alone, more of them than chance may give where so many are usual: a square root is a standard deviation.
-CHANCE_FACTOR = 4.0
+CHANCE_FACTOR = 5.0
 CHANCE_LEAST = 2.0
+CAUGHT_FACTOR = 2.0
 # Longer than a pool takes to fill, and a batch to start.
 SPANS_SECONDS = 5.0
 # No more than this share of it may have come at one look: the rest is a stream.
@@ -185,7 +186,9 @@ class StormDetector:
         never been so much, or more of this one was caught than usual.
         """
         usual = sum(self._usual.brief(group, t) for group in one.groups)
-        is_caught = one.brief >= max(usual + CHANCE_FACTOR * math.sqrt(usual) + CHANCE_LEAST, SEEN_LEAST)
+        most = sum(self._usual.most_brief(group, t) for group in one.groups)
+        by_chance = max(usual + CHANCE_FACTOR * math.sqrt(usual) + CHANCE_LEAST, CAUGHT_FACTOR * most)
+        is_caught = one.brief >= max(by_chance, SEEN_LEAST)
         if in_all - SPAN_SECONDS * self._usual.per_second(SERVER, t) < BACKED_RATIO * one.came:
             return False
         if is_caught or one.seen >= SESSIONS_LEAST:

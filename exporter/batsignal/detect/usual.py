@@ -43,6 +43,7 @@ class Flow(Protocol):
     came_and_went: float
     caught: int
     brief: int
+    is_guess: bool
 
 
 @dataclass(slots=True)
@@ -55,15 +56,19 @@ class _Habit:
     known_seconds: float = 0.0
     brief: float = 0.0
     """How many a look alone catches in `SPAN_SECONDS`, in the mean."""
+    most_brief: float = 0.0
+    """The same at its busiest."""
 
-    def decayed(self, t: float) -> float:
-        return float(self.busiest * 0.5 ** (_passed(self.at, t) / HALF_LIFE_SECONDS))
+    def decay(self, t: float) -> float:
+        """Return how much of its busiest moments still counts."""
+        return float(0.5 ** (_passed(self.at, t) / HALF_LIFE_SECONDS))
 
     def learn(self, bucket: "_Bucket", group: Group) -> None:
         """Take in one bucket; there was nothing in the buckets that were left out."""
         t, busiest, brief = bucket.began, bucket.busiest[group], bucket.brief.get(group, 0)
         quiet_seconds = max(_passed(self.at, t) - BUCKET_SECONDS, 0.0) if self.known_seconds else 0.0
-        self.busiest = max(busiest, self.decayed(t))
+        self.busiest = max(busiest, self.busiest * self.decay(t))
+        self.most_brief = max(bucket.most_brief.get(group, 0), self.most_brief * self.decay(t))
         faded = math.exp(-quiet_seconds / MEAN_SECONDS)
         self.mean_per_second *= faded
         self.brief *= faded
@@ -81,6 +86,7 @@ class _Bucket:
     came: dict[Group, float] = field(default_factory=dict)
     """At the bucket's last look; with their share of the unseen, whose errors cancel out in the mean."""
     brief: dict[Group, int] = field(default_factory=dict)
+    most_brief: dict[Group, int] = field(default_factory=dict)
 
 
 class Usual:
@@ -105,7 +111,7 @@ class Usual:
     def busiest(self, group: Group, t: float) -> float:
         """Return how many sessions of moments it had in `SPAN_SECONDS` at its busiest; 0 when it never had any."""
         habit = self._habits.get(group)
-        return 0.0 if habit is None else habit.decayed(t)
+        return 0.0 if habit is None else habit.busiest * habit.decay(t)
 
     def per_second(self, group: Group, t: float) -> float:
         """Return how many it has a second, in the mean of the last minutes."""
@@ -116,6 +122,11 @@ class Usual:
         """Return how many of them a look alone catches in `SPAN_SECONDS`, in the mean of the last minutes."""
         habit = self._habits.get(group)
         return 0.0 if habit is None else float(habit.brief * math.exp(-_passed(habit.at, t) / MEAN_SECONDS))
+
+    def most_brief(self, group: Group, t: float) -> float:
+        """Return how many a look alone caught in `SPAN_SECONDS` at its busiest."""
+        habit = self._habits.get(group)
+        return 0.0 if habit is None else habit.most_brief * habit.decay(t)
 
     def hosts_before(self, group: Group, t: float) -> Collection[str]:
         """Return the hosts from which the group had come before that instant."""
@@ -128,13 +139,14 @@ class Usual:
         t = window.t
         if not self._late or t - self._late[-1].began >= BUCKET_SECONDS:
             self._late.append(_Bucket(t))
-        busiest, briefs, came = self._late[-1].busiest, self._late[-1].brief, self._late[-1].came
+        bucket = self._late[-1]
+        busiest, came = bucket.busiest, bucket.came
         came.clear()
         for one in streams:
             group = one.group
-            came[group], briefs[group] = one.came_and_went, one.brief
-            # The share of the unseen that falls to somebody of whom hardly any was seen is chance.
-            sure = one.came_and_went if one.brief >= BRIEF_LEAST else one.caught
+            came[group], bucket.brief[group] = one.came_and_went, one.brief
+            bucket.most_brief[group] = max(bucket.most_brief.get(group, 0), one.brief)
+            sure = one.caught + (one.came_and_went - one.caught) * _surely(one)
             if sure > busiest.get(group, 0.0):
                 busiest[group] = sure
         came[SERVER] = sum(came.values())
@@ -183,6 +195,7 @@ class Usual:
                     habit.mean_per_second,
                     habit.known_seconds,
                     habit.brief,
+                    habit.most_brief,
                     habit.at if math.isfinite(habit.at) else None,
                 ]
                 for group, habit in self._habits.items()
@@ -208,6 +221,14 @@ class Usual:
             for group, known in memory["hosts"][-HOSTS_OF_MOST:]
         }
         self.watched_seconds, self._habits, self._hosts = watched_seconds, OrderedDict(habits), OrderedDict(hosts)
+
+
+def _surely(one: Flow) -> float:
+    """Return how much of what was missed can be relied on: of whom hardly any was caught, it is chance."""
+    if one.brief < BRIEF_LEAST:
+        return 0.0
+    # The number of glimpses has its square root as its standard deviation: a burst of four says nothing of a rate.
+    return max(1.0 - 2.0 / math.sqrt(one.brief), 0.0) if one.is_guess else 1.0
 
 
 def _passed(since: float, t: float) -> float:
