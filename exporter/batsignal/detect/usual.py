@@ -12,7 +12,7 @@ nothing, has no clock and does no I/O.
 import math
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from batsignal.detect.churn import BRIEF_LEAST, SPAN_SECONDS, Group
@@ -58,6 +58,16 @@ class _Habit:
     """How many a look alone catches in `SPAN_SECONDS`, in the mean."""
     most_brief: float = 0.0
     """The same at its busiest."""
+
+    def as_json(self) -> dict[str, float | None]:
+        return asdict(self) | {"at": self.at if math.isfinite(self.at) else None}
+
+    @classmethod
+    def of(cls, memory: Memory) -> "_Habit":
+        """Return what `as_json` gave; raises ValueError, TypeError or KeyError when it does not fit."""
+        at = memory["at"]
+        numbers = {name: _number(memory[name]) for name in cls.__dataclass_fields__ if name != "at"}
+        return cls(**numbers, at=-math.inf if at is None else _number(at))
 
     def decay(self, t: float) -> float:
         """Return how much of its busiest moments still counts."""
@@ -188,34 +198,14 @@ class Usual:
         """Return all of it as JSON values."""
         return {
             "watched_seconds": self.watched_seconds,
-            "habits": [
-                [
-                    list(group),
-                    habit.busiest,
-                    habit.mean_per_second,
-                    habit.known_seconds,
-                    habit.brief,
-                    habit.most_brief,
-                    habit.at if math.isfinite(habit.at) else None,
-                ]
-                for group, habit in self._habits.items()
-            ],
+            "habits": [{"group": list(group)} | habit.as_json() for group, habit in self._habits.items()],
             "hosts": [[list(group), list(hosts)] for group, hosts in list(self._hosts.items())[-GROUPS_MOST:]],
         }
 
     def recall(self, memory: Memory) -> None:
         """Take over what an earlier life remembered; raises ValueError, TypeError or KeyError when it does not fit."""
         watched_seconds = _number(memory["watched_seconds"])
-        habits = {
-            _group(group): _Habit(
-                _number(busiest),
-                _number(mean),
-                -math.inf if at is None else _number(at),
-                _number(known),
-                _number(brief),
-            )
-            for group, busiest, mean, known, brief, at in memory["habits"][-GROUPS_MOST:]
-        }
+        habits = {_group(one["group"]): _Habit.of(one) for one in memory["habits"][-GROUPS_MOST:]}
         hosts = {
             _group(group): {str(host): -math.inf for host in known[:SERVER_HOSTS_MOST]}
             for group, known in memory["hosts"][-HOSTS_OF_MOST:]

@@ -328,7 +328,7 @@ def test_what_is_usual_outlives_a_restart_of_the_daemon(world: Any, make_judge: 
     [
         {},
         {"watched_seconds": -1, "habits": [], "hosts": []},
-        {"watched_seconds": 400, "habits": [["php", 1.0]], "hosts": []},
+        {"watched_seconds": 400, "habits": [{"group": ["user", "php"], "busiest": 1.0}], "hosts": []},
         {"watched_seconds": 400, "habits": [], "hosts": [[["service", 1], []]]},
         {"watched_seconds": "long", "habits": None, "hosts": None},
     ],
