@@ -678,6 +678,19 @@ def test_endpoint_that_fails_three_times_in_a_row_is_lit_and_clears_when_it_is_w
     until(lambda: not daemon.signals("endpoint_down"), "the signal to clear", seconds=10)
 
 
+def test_endpoint_that_depends_on_two_servers_is_told_once(
+    launcher: Launcher, postgres15: EmbeddedServer, health: Health, until: Until
+) -> None:
+    health.status = 503
+    servers = [watched(postgres15), watched(postgres15) | {"name": "db2"}]
+    endpoint = {"name": "shop-health", "url": health.url, "service": "shop", "interval_seconds": 0.5}
+    daemon = launcher.run({"servers": servers, "endpoints": [endpoint]}).ready()
+    until(lambda: daemon.signals("endpoint_down"), "the signal", seconds=10)
+    failed = health.failed_in_a_row()
+    until(lambda: health.failed_in_a_row() >= failed + 4, "more failed probes", seconds=10)
+    assert [lit["server"] for lit in daemon.signals("endpoint_down")] == ["db1"]
+
+
 # -- check -------------------------------------------------------------------------------------------------------------
 
 

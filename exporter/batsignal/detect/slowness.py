@@ -21,6 +21,8 @@ from batsignal.snapshot import ProbeResult
 # One median a minute for a day: with it, the slow hours of a daily rhythm are part of the past.
 MINUTE_SECONDS = 60.0
 MINUTES_KEPT = 1440
+# Of them so many are kept over a restart, from the whole day: what is usual does not hang on every minute.
+MINUTES_REMEMBERED = 288
 # So much of the past is needed to know what is usual; a probe may begin a little after the watch did.
 PAST_SECONDS = 285.0
 PAST_MINUTES_LEAST = 4
@@ -209,7 +211,10 @@ class SlownessDetector:
         return {
             name: {
                 "seconds": round(endpoint.known_seconds + max(endpoint.minute_since - endpoint.began, 0.0), 1),
-                "minutes": [round(seconds, 4) for seconds in endpoint.minutes],
+                "minutes": [
+                    round(seconds, 4)
+                    for seconds in list(endpoint.minutes)[:: math.ceil(len(endpoint.minutes) / MINUTES_REMEMBERED)]
+                ],
             }
             for name, endpoint in self._endpoints.items()
             if endpoint.minutes

@@ -124,6 +124,13 @@ def test_past_outlives_a_restart_of_the_daemon() -> None:
     assert not Prober(t=500).probe(lambda _t: 0.6, 540).said
 
 
+def test_a_whole_day_is_remembered_in_few_numbers() -> None:
+    minutes = Prober(interval=30.0).probe(lambda t: 0.02 if t < 40_000 else 0.08, 86_400).detector.remembered()["web"]
+    assert 250 <= len(minutes["minutes"]) <= 288
+    assert (minutes["minutes"][0], minutes["minutes"][-1]) == (0.02, 0.08)
+    assert minutes["seconds"] > 86_000
+
+
 @pytest.mark.parametrize(
     "memory",
     [{"web": 1}, {"web": {"minutes": [0.1]}}, {"web": {"seconds": 1, "minutes": ["x"]}}, {"web": {"seconds": -1.0}}],
