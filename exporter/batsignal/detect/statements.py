@@ -206,7 +206,18 @@ def _runs(session: Session) -> bool:
     """Whether the server works on a session's statement, and on nothing that others have to do for it."""
     if session.wait_event_type == "Client" or session.wait_event in _WRITTEN_DOWN:
         return False
-    return session.query is None or not _is_frame(session.query)
+    return session.query is None or not (_is_frame(session.query) or _is_fed(session.query))
+
+
+@lru_cache(maxsize=4096)
+def _is_fed(query: str) -> bool:
+    """Whether a statement lasts as long as its client feeds it, also where nobody tells what it waits for.
+
+    >>> _is_fed("COPY t (a) FROM STDIN"), _is_fed("copy t from stdin with (format csv)"), _is_fed("COPY t TO STDOUT")
+    (True, True, False)
+    """
+    head = query[:200].upper()
+    return head.startswith("COPY") and " FROM STDIN" in head
 
 
 @lru_cache(maxsize=4096)

@@ -180,6 +180,11 @@ def fed_by_their_clients(row: Row, t: float) -> Iterator[Any]:
     yield from pile(row, t, since=400.0, **facts)
 
 
+def copies_of_whose_waits_nothing_is_told(row: Row, t: float) -> Iterator[Any]:
+    yield from pool(row, t)
+    yield from pile(row, t, since=400.0, query="COPY import_rows FROM STDIN")
+
+
 def commits_on_a_slow_disk(row: Row, t: float) -> Iterator[Any]:
     yield from pool(row, t)
     yield from pile(row, t, since=400.0, query="COMMIT", wait_event_type="IO", wait_event="WALSync")
@@ -216,6 +221,7 @@ def asked_by_ten_people_at_once(row: Row, t: float) -> Iterator[Any]:
         slow_and_usual,
         queue_for_a_lock,
         fed_by_their_clients,
+        copies_of_whose_waits_nothing_is_told,
         commits_on_a_slow_disk,
         everything_is_slow,
         workers_of_one_query,
