@@ -91,6 +91,7 @@ class Churn:
         self._counted: int | None = None
         self._counted_at: float | None = None
         self._seen_since = 0
+        self._is_slow = False
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -165,9 +166,12 @@ class Churn:
             return None
         is_fresh = counted_at is not None and window.t - counted_at <= COUNTER_FRESH_SECONDS
         if total == counted:
-            return 0.0 if is_fresh else None
+            # It has not counted what we saw: somebody reads it now and then.
+            self._is_slow = self._is_slow or (self._seen_since > 0 and not is_fresh)
+            return 0.0 if is_fresh and not self._is_slow else None
         unseen = max(total - counted - self._seen_since, 0)
         self._counted, self._counted_at, self._seen_since = total, window.t, 0
+        self._is_slow = self._is_slow and not is_fresh
         return float(unseen) if is_fresh else None
 
     def _share(self, unseen: float | None, window: Window) -> None:
