@@ -9,7 +9,7 @@ Owns the judgement over the rows of SHOW POOLS. Whose sessions they are it reads
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batsignal.detect import wording
 from batsignal.detect.blame import versions_of
@@ -122,7 +122,10 @@ class PoolerDetector:
             return None
         if queue.since is not None:  # while it lasts, with what is known now
             since = queue.since if queue.lit is None else queue.lit.since
-            queue.lit = _finding(row, since, window, lent)
+            before = None if queue.lit is None else queue.lit.subject
+            found = _finding(row, since, window, lent)
+            # Whoever is served for a moment while others wait is not at fault.
+            queue.lit = replace(found, subject=found.subject.settled(before))
         return queue.lit
 
 

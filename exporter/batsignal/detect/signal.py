@@ -5,7 +5,7 @@ Owns the shapes that detectors produce, incidents keep and every reader shows. I
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal[
@@ -53,6 +53,17 @@ class Subject:
     pool: str | None = None
     limit: str | None = None
     blocker: int | None = None
+
+    def settled(self, before: "Subject | None") -> "Subject":
+        """Return this subject as one that was said before: what was known then stays, what is known since is added.
+
+        >>> Subject(version="2", user="a").settled(Subject(application="web", version="1")).version
+        '1'
+        """
+        if before is None:
+            return self
+        known = {name: getattr(before, name) for name in Subject.__dataclass_fields__}
+        return replace(self, **{name: value for name, value in known.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

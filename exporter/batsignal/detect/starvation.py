@@ -262,7 +262,7 @@ def _finding(
         user=wording.common(key.user for key in keys),
         database=wording.common(key.database for key in keys),
         client=wording.common(key.client for key in keys),
-    )
+    ).settled(None if lit is None else lit.subject)
     who = wording.culprit(subject)
     return Finding(
         kind="pool_starvation",

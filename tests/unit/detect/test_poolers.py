@@ -72,6 +72,17 @@ def test_the_statement_that_holds_them_is_named(watcher: Any) -> None:
     assert "the statement of 6 of them: SELECT slow" in found.evidence
 
 
+def test_who_was_named_stays_named_while_others_are_served_in_between(watcher: Any) -> None:
+    stays = tuple(held(pid) for pid in range(5))
+    for n in range(40):
+        guest = held(9, "jobs@1") if n % 3 == 0 else held(9)
+        sessions = stays if n % 2 else (*stays, guest)
+        watcher.look(Snapshot(server="db1", t=T + n, sessions=sessions, ping_seconds=0.0004, pools=(stuck(n),)))
+    names = [finding.subject.application for _, finding in watcher.said if finding.kind == KIND]
+    assert names == [None] * names.count(None) + ["web"] * names.count("web")
+    assert names[-1] == "web"
+
+
 def test_names_of_nobody_are_none(watcher: Any) -> None:
     look_on(watcher, stuck, sessions=(held(1, "web@1"), held(2, "jobs@1")))
     assert watcher.now[0].subject.application is None
