@@ -14,6 +14,7 @@ from statistics import median
 
 from batsignal.detect import headroom, wording
 from batsignal.detect.blame import versions_of
+from batsignal.detect.services import Services
 from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.statements import LONG_SECONDS, Execution, Statement, StatementKey, Statements
 from batsignal.detect.window import Window
@@ -39,10 +40,6 @@ SHARE_OF_LONG_RATIO = 0.5
 # The onset: a gap this many times the usual one, and no shorter than that, is before it.
 GAP_FACTOR = 6.0
 GAP_LEAST_SECONDS = 5.0
-# A service is at work when it has been seen for so long without a break. A batch comes with its statement, and is gone
-# for longer than that; a service without a pool is seen now and then, between two requests it has no session.
-AT_WORK_SECONDS = 60.0
-ABSENT_SECONDS = 180.0
 # A batch that is started bit by bit looks like a pile-up of a service that nobody knew: it warns when it has grown for
 # so long, and wakes somebody when the slots are going.
 BATCH_SESSIONS = 12
@@ -74,8 +71,7 @@ class PileupDetector:
     def __init__(self) -> None:
         self._statements = Statements()
         self._pace = headroom.Pace()
-        self._at_work: dict[tuple[str, ...], tuple[float, float]] = {}
-        """Of each group: since when it has had sessions without a break, and when it was seen last."""
+        self._services = Services()
         self._lit: dict[StatementKey, _Lit] = {}
         self._last: tuple[Finding, ...] = ()
 
@@ -85,10 +81,10 @@ class PileupDetector:
             return self._last
         if window.began == window.t:
             self._statements.clear()
-            self._at_work.clear()
+            self._services.clear()
             self._lit.clear()
         self._pace.add(window)
-        self._note_at_work(window)
+        self._services.add(window)
         moved = list(self._statements.add(window))
         everything = sorted(one.start for statement in moved for one in statement.long)
         by_size = sorted(moved, key=lambda one: (one.key not in self._lit, -len(one.long), one.key))
@@ -96,23 +92,6 @@ class PileupDetector:
         self._fade(seen, window)
         self._last = tuple(lit.finding for lit in self._lit.values() if lit.finding is not None)
         return self._last
-
-    def _note_at_work(self, window: Window) -> None:
-        patience = ABSENT_SECONDS + (window.looked_seconds or 0.0)
-        at_work, t = self._at_work, window.t
-        come: set[tuple[str, ...]] = set()
-        for origin in window.origins.values():
-            if origin.tracks:
-                group = origin.key.group
-                known = at_work.get(group)
-                if known is None or group in come or t - known[1] > patience:
-                    oldest = min(track.opened_at for track in origin.tracks.values())
-                    at_work[group] = (min(oldest, known[0]) if known is not None and group in come else oldest, t)
-                    come.add(group)
-                elif known[1] != t:
-                    at_work[group] = (known[0], t)
-        if len(at_work) > 2 * len(window.origins) + 64:
-            self._at_work = {group: seen for group, seen in at_work.items() if t - seen[1] <= 2 * patience}
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
@@ -138,7 +117,7 @@ class PileupDetector:
         since = pile[0].start
         if not self._is_pile(statement, pile, everything, window):
             return None
-        is_batch = not self._was_at_work(statement.key[0], since)
+        is_batch = not self._services.were_at_work(statement.key[0], since)
         if (is_batch and not self._is_long_batch(pile, window)) or self._is_brought_about(statement, len(pile)):
             return None
         return _Lit(since=since, harmless_at=self._statements.quick(statement.key[1], since), is_batch=is_batch)
@@ -169,10 +148,6 @@ class PileupDetector:
         if count - statement.at_start >= PILE_SESSIONS:
             return True
         return window.t - window.began >= WATCHED_SECONDS and not statement.ended_since(-math.inf)
-
-    def _was_at_work(self, group: tuple[str, ...], since: float) -> bool:
-        begun, _ = self._at_work.get(group, (since, since))
-        return since - begun >= AT_WORK_SECONDS
 
     @staticmethod
     def _is_long_batch(pile: Sequence[Execution], window: Window) -> bool:

@@ -1,0 +1,80 @@
+"""Which services were at work before, and which came with what they do now.
+
+Owns one question: a service that lends its sessions again and again, or has been there for a while, is at work; a batch
+comes with its statement, uses each of its sessions once, and is gone for long after it. It judges nothing else.
+"""
+
+from dataclasses import dataclass, field
+
+from batsignal.detect.window import Origin, Window
+
+# So long seen without a break. A service without a pool is seen now and then: between two requests it has no session.
+# What runs every few minutes is gone for longer than that.
+PRESENT_SECONDS = 60.0
+ABSENT_SECONDS = 180.0
+# Or, where that is not seen yet: at so many looks a session had been used again since the look before.
+REUSED_LOOKS = 5
+
+Group = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Service:
+    since: float
+    last: float
+    reused_at: list[float] = field(default_factory=list)
+    """The first looks at which a session had been used again."""
+
+    def may_note(self, t: float) -> bool:
+        return len(self.reused_at) < REUSED_LOOKS and (not self.reused_at or self.reused_at[-1] < t)
+
+
+class Services:
+    """Every group of sessions that was seen of late. Bounded by those that the window knows."""
+
+    def __init__(self) -> None:
+        self._known: dict[Group, _Service] = {}
+        self._t: float | None = None
+
+    def clear(self) -> None:
+        """Forget all: the clock stepped back."""
+        self._known.clear()
+        self._t = None
+
+    def add(self, window: Window) -> None:
+        """Take in a look that succeeded."""
+        known, t, before, self._t = self._known, window.t, self._t, window.t
+        patience = ABSENT_SECONDS + (window.looked_seconds or 0.0)
+        come: set[Group] = set()
+        for origin in window.origins.values():
+            if not origin.tracks:
+                continue
+            group = origin.key.group
+            service = known.get(group)
+            if service is None or t - service.last > patience:
+                service = known[group] = _Service(t, t)
+                come.add(group)
+            service.last = t
+            if group in come:  # its first look, of all its origins
+                service.since = min(service.since, *(track.opened_at for track in origin.tracks.values()))
+            elif before is not None and service.may_note(t) and _is_reused(origin, before):
+                service.reused_at.append(t)
+        if len(known) > 2 * len(window.origins) + 64:
+            self._known = {group: one for group, one in known.items() if t - one.last <= 2 * patience}
+
+    def were_at_work(self, group: Group, since: float) -> bool:
+        """Whether a group was at work before that instant, in Unix seconds."""
+        service = self._known.get(group)
+        if service is None:
+            return False
+        if since - service.since >= PRESENT_SECONDS:
+            return True
+        return len(service.reused_at) == REUSED_LOOKS and service.reused_at[-1] <= since
+
+
+def _is_reused(origin: Origin, before: float) -> bool:
+    """Whether a session that rests, and was there at the look before, has been used since then."""
+    return any(
+        track.opened_at < before and track.session.state == "idle" and (track.session.state_change or 0.0) > before
+        for track in origin.tracks.values()
+    )
