@@ -12,7 +12,18 @@ from batsignal.snapshot import CLIENT_BACKEND, Session
 
 Row = tuple[Any, ...]
 
-_PID, _START, _STATE, _DATABASE, _ROLE, _WAIT_TYPE, _TYPE, _TEXT, _LONG_TEXT = 0, 1, 2, 3, 4, 10, 13, 17, 18
+_PID, _START, _STATE, _DATABASE, _ROLE, _QUERY_START, _WAIT_TYPE, _TYPE, _TEXT, _LONG_TEXT = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    8,
+    10,
+    13,
+    17,
+    18,
+)
 # A text is asked for again when it may have changed this long before the last look: a statement reports its start a
 # moment before it becomes visible.
 _TEXT_OVERLAP_SECONDS = 2.0
@@ -70,8 +81,9 @@ class RowReader:
 
     @staticmethod
     def waiting(rows: Iterable[Row]) -> list[int]:
-        """Return the pids that wait for a lock."""
-        return [row[_PID] for row in rows if row[_WAIT_TYPE] == "Lock"]
+        """Return the pids that wait for a lock, the oldest statements first: the heads of the queues."""
+        waiting = [row for row in rows if row[_WAIT_TYPE] == "Lock"]
+        return [row[_PID] for row in sorted(waiting, key=lambda row: row[_QUERY_START] or 0.0)]
 
     def read(
         self, rows: Iterable[Row], *, t: float, own_pid: int, blocked_by: Mapping[int, tuple[int, ...]]

@@ -182,6 +182,14 @@ def test_rows_that_wait_for_a_lock_are_those_to_ask_about() -> None:
     assert RowReader.waiting(rows) == [7]
 
 
+def test_of_those_that_wait_the_heads_of_the_queues_come_first() -> None:
+    ages = {7: 5.0, 8: 60.0, 9: None}
+    rows = [
+        row(pid=pid, wait_event_type="Lock", query_start=None if age is None else T - age) for pid, age in ages.items()
+    ]
+    assert RowReader.waiting(rows) == [9, 8, 7]
+
+
 def test_names_that_are_lacking_are_told_with_all_roles_in_use(names: Names) -> None:
     rows = [row(), row(pid=7, role=12), row(pid=8, database=6), row(pid=9, role=None, database=None), row(role=0)]
     lacking, roles = names.lacking(rows)
