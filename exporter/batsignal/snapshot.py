@@ -100,7 +100,7 @@ class ApplicationPattern:
 # Names repeat from session to session and from tick to tick; bounded, because hostile ones do not.
 @lru_cache(maxsize=20_000)
 def _split(regex: re.Pattern[str], application_name: str | None) -> Application:
-    name = _printable(application_name or "")
+    name = printable(application_name or "")
     if name.casefold() in UNNAMED:
         return Application(service=None, version=None)
     match = regex.search(name)
@@ -112,7 +112,7 @@ def _split(regex: re.Pattern[str], application_name: str | None) -> Application:
     return Application(service=service or name, version=version or None)
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Return a name as it can be shown on one line, a label or a page.
 
     The server cuts names at 63 bytes, maybe within a character; other servers, poolers and recordings let through what

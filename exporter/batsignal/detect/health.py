@@ -117,7 +117,7 @@ class HealthWatch:
         if self._minute_since is None:
             self._minute_since = window.t
         self._calm = self._calm and calm
-        if snapshot.ping_seconds is not None:
+        if snapshot.ping_seconds is not None and snapshot.ping_seconds >= 0:
             self._ping.now.append(snapshot.ping_seconds)
         self._count_commits(snapshot)
         if window.t - self._minute_since >= MINUTE_SECONDS:

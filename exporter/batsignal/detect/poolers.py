@@ -108,7 +108,7 @@ class PoolerDetector:
         key = (row.database, row.user)
         queue = self._queues.get(key)
         if queue is None:
-            if not row.cl_waiting:
+            if (row.cl_waiting or 0) <= 0:
                 return None
             queue = self._queues[key] = _Queue()
         queue.take_in(row, window.t)
@@ -146,7 +146,8 @@ def _finding(row: PoolerPool, since: float, window: Window, server_side: Sequenc
     waiting = row.cl_waiting or 0
     longest = row.maxwait_seconds if row.maxwait_seconds is not None else window.t - since
     clients = "1 client waits" if waiting == 1 else f"{waiting} clients wait"
-    taken = f"all {wording.sessions(row.sv_active)} of its own are taken" if row.sv_active else "none is free"
+    active = max(row.sv_active or 0, 0)
+    taken = f"all {wording.sessions(active)} of its own are taken" if active else "none is free"
     return Finding(
         kind="pool_starvation",
         key=("pool", row.database, row.user),
@@ -160,7 +161,7 @@ def _finding(row: PoolerPool, since: float, window: Window, server_side: Sequenc
             pool=pool,
         ),
         since=since,
-        sessions=row.sv_active or len(held),
+        sessions=active or len(held),
         evidence=tuple(_evidence(row, held, window)),
         summary=f"PgBouncer's pool {pool} has nothing left to lend: {clients}, the longest for"
         f" {wording.duration(longest)}; {taken}",

@@ -89,11 +89,12 @@ class _Endpoint:
         self.looks_between, self.looks_silent = max(self.looks_between, self.looks_silent), 0
         if not probe.up:
             return
-        self.recent.append((t, probe.seconds))
+        seconds = max(probe.seconds, 0.0)
+        self.recent.append((t, seconds))
         while len(self.recent) > RECENT_PROBES and self.recent[1][0] < t - RECENT_SECONDS:
             self.recent.popleft()
         self._judge(t)
-        self._learn(probe.seconds, t)
+        self._learn(seconds, t)
 
     def _judge(self, t: float) -> None:
         if self.lit_since is None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from batsignal.detect.signal import Subject
+from batsignal.snapshot import printable
 
 _T = TypeVar("_T")
 
@@ -90,8 +91,9 @@ def culprit(subject: Subject) -> str:
     """
     if subject.application is not None:
         return f"{subject.application}@{subject.version}" if subject.version else subject.application
-    name = f"user {subject.user}" if subject.user else "an unnamed user"
-    return f"{name} from {subject.client}" if subject.client else name
+    # A role may be called anything, even by a line break.
+    name = f"user {printable(subject.user)}" if subject.user else "an unnamed user"
+    return f"{name} from {printable(subject.client)}" if subject.client else name
 
 
 def code_paths(codes: Iterable[str | None]) -> str | None:
