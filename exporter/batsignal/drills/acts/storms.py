@@ -257,6 +257,7 @@ ACTS: Mapping[str, ActSpec] = {
         rate_per_second=RECONNECT_PER_SECOND,
         size=RECONNECTING_CLIENTS,
         duration_seconds=85.0,
+        calm_seconds=CALM_SECONDS,
         needs=("restart",),
         prepare=_RECONNECTING.prepare,
     ),
