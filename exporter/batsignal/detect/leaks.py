@@ -63,6 +63,8 @@ class _Lit:
     grew_at_use: int
     """When it last grew, how much its group had worked by then, and when the newest was lost."""
     newest: float
+    lent: bool
+    """Whether sessions are among it that a pool had lent for long before."""
     fewer_since: float | None = None
 
 
@@ -74,7 +76,7 @@ class LeakDetector:
         self._lit: dict[tuple[str, ...], _Lit] = {}
         self._rested: dict[tuple[str, ...], _Lit] = {}
         """Leaks that stood still and were called over, as long as their sessions are there."""
-        self._trains: dict[Group, tuple[Suspects, float | None, Train | None]] = {}
+        self._trains: dict[Group, tuple[Suspects, float | None, bool, Train | None]] = {}
         self._holdings = Holdings(thresholds)
         self._lineup = Lineup(thresholds)
         self._last: tuple[Finding, ...] = ()
@@ -118,7 +120,7 @@ class LeakDetector:
         suspects = self._lineup.suspects(group, window.t)
         lit = self._lit.get(group.key)
         if lit is None:
-            if len(suspects.lost) < self._limits.leak_sessions:
+            if len(suspects.lent) < self._limits.leak_sessions:
                 self._end(group)
                 return None
             lit = self._resumed(group, suspects, window) or self._begun(group, suspects, window)
@@ -126,7 +128,7 @@ class LeakDetector:
                 return None
             self._lit[group.key] = lit
             self._rested.pop(group.key, None)
-        train = self._train(group, suspects, window, lit)
+        train = self._train(group, suspects, window, lit.since, lent=lit.lent)
         if train is None or self._is_explained(group, train, window):
             lit.fewer_since = window.t if lit.fewer_since is None else lit.fewer_since
             if window.t - lit.fewer_since >= self._limits.leak_clear_seconds:
@@ -142,9 +144,13 @@ class LeakDetector:
         return self._finding(group, train, lit, window)
 
     def _begun(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
-        train = self._train(group, suspects, window, None)
+        train, lent = self._train(group, suspects, window, None), False
         if train is None or not self._is_leak(group, train, window):
-            return None
+            if suspects.lent is suspects.lost:
+                return None
+            train, lent = self._train(group, suspects, window, None, lent=True), True
+            if train is None or not self._is_drained(group, train, window):
+                return None
         return _Lit(
             since=train.onset,
             severity="warning",
@@ -152,6 +158,7 @@ class LeakDetector:
             grew_at=window.t,
             grew_at_use=group.uses,
             newest=train.newest,
+            lent=lent,
         )
 
     def _resumed(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
@@ -159,24 +166,25 @@ class LeakDetector:
         rested = self._rested.get(group.key)
         if rested is None:
             return None
-        train = train_since(rested.since, group.origins.values(), suspects, self._limits)
+        train = train_since(rested.since, group.origins.values(), suspects, self._limits, lent=rested.lent)
         if train is None or train.lost < rested.most + RESUMED_SESSIONS:
             return None
         if self._is_explained(group, train, window):
             return None
         return rested
 
-    def _train(self, group: Group, suspects: Suspects, window: Window, lit: _Lit | None) -> Train | None:
+    def _train(
+        self, group: Group, suspects: Suspects, window: Window, since: float | None, *, lent: bool = False
+    ) -> Train | None:
         """Return the newest train of lost sessions; once it is lit, all that were lost since."""
-        since = None if lit is None else lit.since
         known = self._trains.get(group)
-        if known is not None and known[0] is suspects and known[1] == since:
-            return known[2]
+        if known is not None and known[0] is suspects and known[1:3] == (since, lent):
+            return known[3]
         if since is None:
-            train = newest_train(suspects, window.t, window.began, self._limits)
+            train = newest_train(suspects, window.t, window.began, self._limits, lent=lent)
         else:
-            train = train_since(since, group.origins.values(), suspects, self._limits)
-        self._trains[group] = (suspects, since, train)
+            train = train_since(since, group.origins.values(), suspects, self._limits, lent=lent)
+        self._trains[group] = (suspects, since, lent, train)
         return train
 
     # -- the judgement ---------------------------------------------------------------------------------------------
@@ -195,6 +203,23 @@ class LeakDetector:
             return False
         return explained.is_settled or not self._is_given_back(train, group, window)
 
+    def _is_drained(self, group: Group, train: Train, window: Window) -> bool:
+        """Whether a pool has lost sessions that it had lent before, and opened others in their place.
+
+        These are used, so it is not asked how many are used again, but whether any were opened although one was idle
+        that had been so before the first was lost: several pools behind one address do that.
+        """
+        least = self._limits.leak_sessions
+        grown = losses.growth_since(train.since, train.tracks)
+        if train.is_clumped or train.lost < least or 2 * grown < train.lost or train.since < window.began:
+            return False
+        if not self._goes_on(train, window.t, full=_is_full(window, self._limits.saturation_critical_ratio)):
+            return False
+        beside = sum(1 for track in train.used if track.beside_idle_seconds > track.opened_at - train.since)
+        if not _is_nearly_all(len(train.used) - beside, beside):
+            return False
+        return train.lost - self._explain(group, train, window.t).usual >= least
+
     def _doubt(self, train: Train) -> int:
         """Return how many times as many must be lost as of a train that no pool could be."""
         if train.is_clumped:
@@ -203,13 +228,14 @@ class LeakDetector:
 
     def _is_steady(self, train: Train, t: float, least: int, *, full: bool) -> bool:
         """Whether it went on for a while, goes on, and few others are opened that are used again."""
+        return self._goes_on(train, t, full=full) and self._is_never_used_again(train, least)
+
+    def _goes_on(self, train: Train, t: float, *, full: bool) -> bool:
         span = self._limits.leak_span_seconds / 3 if full else self._limits.leak_span_seconds
         if train.newest - train.since < span:
             return False
         silence = t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
-        if not full and silence > 3 * train.gap_seconds + 10.0:
-            return False
-        return self._is_never_used_again(train, least)
+        return full or silence <= 3 * train.gap_seconds + 10.0
 
     def _is_never_used_again(self, train: Train, least: int) -> bool:
         """Whether nearly all that was opened was not used again, or nearly all of what no pool would have opened."""
@@ -338,9 +364,10 @@ class LeakDetector:
     def _is_clear(self, train: Train) -> bool:
         """Whether it may wake somebody while there is room: what looks alike may yet turn out to be pools that start.
 
-        What comes in clumps, or beside much that is opened and used again, may be pods or workers behind one address.
+        What comes in clumps, or beside much that is opened and used again, or rests after it had been lent for long, may be
+        pods or workers behind one address.
         """
-        if train.is_clumped:
+        if train.is_clumped or train.lent > 0.5 * len(train.tracks):
             return False
         doubt = 1 if _is_nearly_all(len(train.tracks), len(train.used) + train.used_before) else 2
         return train.lost >= doubt * self._limits.leak_sessions

@@ -18,6 +18,11 @@ from batsignal.detect.window import Closing, Origin, Track, is_copy_text
 COME_BACK_FACTOR = 2.0
 # A COPY that is fed by a slow client may wait for it at several looks in a row.
 COPY_REST_SECONDS = 15.0
+# A pool that lent a session for long and opens another beside it has lost it, if it has rested so many times as long as
+# any other there ever did before it was used again. A moment after it came back, the other's login may be under way.
+LENT_REST_FACTOR = 3.0
+PASSED_OVER_SECONDS = 2.0
+LENT_DUE_SECONDS = 2.0
 GIVEN_BACK_AT_ONCE = 2.0
 REPLACED_SECONDS = 3.0
 REPLACED_GAP_SECONDS = 30.0
@@ -32,13 +37,16 @@ def lost_at(track: Track) -> float:
 class SortedOut:
     """An origin's sessions by how they were used since they were opened.
 
-    `filling` look lost and are part of the origin's first fill; what was filled and is used is in none of the three.
+    `filling` look lost and are part of the origin's first fill; what was filled and is used is in none of the others.
+    `lent` are idle, were lent for long before, and passed over by a newer one.
+
     It holds until `due`, in Unix seconds, as long as no session comes, goes or changes its row.
     """
 
     lost: tuple[Track, ...]
     filling: tuple[Track, ...]
     reused: tuple[Track, ...]
+    lent: tuple[Track, ...]
     due: float
 
 
@@ -47,7 +55,9 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     lost: list[Track] = []
     filling: list[Track] = []
     reused: list[Track] = []
+    lent: list[Track] = []
     due = math.inf
+    longest_seconds = max((track.longest_rest_seconds for track in origin.tracks.values()), default=0.0)
     fill_until = origin.filling_since + limits.leak_fill_seconds
     fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
     for track in origin.tracks.values():
@@ -59,9 +69,23 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
             continue
         old_at = track.opened_at + limits.leak_idle_seconds
         due = min(due, told_at, old_at if t < old_at else math.inf)
+        if track.is_in_use and track.resting_since is not None:
+            due = min(due, t + LENT_DUE_SECONDS)
+            if _is_passed_over(track, t, longest_seconds, limits):
+                track.lost_at = track.resting_since
+                lent.append(track)
+                continue
         if not is_part and _is_used_again(track, t, limits):
             reused.append(track)
-    return SortedOut(tuple(lost), tuple(filling), tuple(reused), due)
+    return SortedOut(tuple(lost), tuple(filling), tuple(reused), tuple(lent), due)
+
+
+def _is_passed_over(track: Track, t: float, longest_seconds: float, limits: Thresholds) -> bool:
+    """Return whether its pool would have lent it and opened another one, and it rests as none there ever did."""
+    since = track.resting_since
+    if since is None or track.origin.newest < since + PASSED_OVER_SECONDS:
+        return False
+    return t - since >= LENT_REST_FACTOR * max(longest_seconds, limits.leak_idle_seconds)
 
 
 def is_stuck(track: Track) -> bool:

@@ -32,6 +32,8 @@ class Suspects:
     lost: Sequence[Track]
     filling: Sequence[Track]
     reused: Sequence[Track]
+    lent: Sequence[Track]
+    """The lost, and among them those that a pool had lent for long before."""
     due: float
     changes: int
 
@@ -72,8 +74,11 @@ class Lineup:
         if known is not None and known.changes == group.changes and t < known.due:
             return known
         parts = [self._sort_out(origin, t) for origin in group.origins.values() if origin.tracks]
+        lost = sorted((track for one in parts for track in one.lost), key=losses.lost_at)
+        lent = [track for one in parts for track in one.lent]
         found = Suspects(
-            lost=sorted((track for one in parts for track in one.lost), key=losses.lost_at),
+            lost=lost,
+            lent=sorted([*lost, *lent], key=losses.lost_at) if lent else lost,
             filling=[track for one in parts for track in one.filling],
             reused=[track for one in parts for track in one.reused],
             due=min((one.due for one in parts), default=t),

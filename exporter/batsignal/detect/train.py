@@ -134,6 +134,11 @@ class Train:
         return sum(1 for track in self.tracks if losses.is_stuck(track))
 
     @cached_property
+    def lent(self) -> int:
+        """How many of it are idle and had been lent for long before they were lost."""
+        return sum(1 for track in self.tracks if track.lost_at > track.opened_at and not losses.is_stuck(track))
+
+    @cached_property
     def subject(self) -> Subject:
         """What all of its sessions have in common."""
         keys = [track.origin.key for track in self.tracks]
@@ -170,20 +175,24 @@ class Train:
             yield code
 
 
-def newest_train(suspects: Suspects, t: float, began: float, limits: Thresholds) -> Train | None:
-    """Return the newest train of a group's lost sessions that took nobody's place; None when there are too few."""
-    lost = list(suspects.lost)
+def newest_train(suspects: Suspects, t: float, began: float, limits: Thresholds, *, lent: bool = False) -> Train | None:
+    """Return the newest train of lost sessions that took nobody's place; None when there are too few.
+
+    With `lent`, those that a pool had lent for long before they were lost are among them.
+    """
+    lost = list(suspects.lent if lent else suspects.lost)
     if len(lost) < limits.leak_sessions:
         return None
     lost = _believable(lost[_onset_index(lost, limits.leak_moment_seconds) :], began)
     count, begin = losses.unreplaced(lost, t, limits)
-    lost = lost[begin:]
-    return _train(suspects, lost, len(lost) - count) if lost else None
+    return _train(suspects, lost[begin:], len(lost) - begin - count) if begin < len(lost) else None
 
 
-def train_since(since: float, origins: Iterable[Origin], suspects: Suspects, limits: Thresholds) -> Train | None:
+def train_since(
+    since: float, origins: Iterable[Origin], suspects: Suspects, limits: Thresholds, *, lent: bool = False
+) -> Train | None:
     """Return all that was lost since then; None when it is nothing."""
-    lost = [track for track in suspects.lost if track.lost_at >= since]
+    lost = [track for track in (suspects.lent if lent else suspects.lost) if track.lost_at >= since]
     return _train(suspects, lost, losses.returned_since(since, origins, limits)) if lost else None
 
 

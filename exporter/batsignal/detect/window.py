@@ -63,6 +63,8 @@ class Origin:
     """When the first session came while there was none: pools fill to their minimum right after it."""
     closings: deque["Closing"] = field(default_factory=lambda: deque(maxlen=CLOSINGS_KEPT))
     empty_since: float | None = None
+    newest: float = 0.0
+    """When its newest session was opened, however short that lived."""
     changes: int = 0
     """As its group's, of its own."""
 
@@ -283,6 +285,7 @@ class Window:
             origin.empty_since = None
         origin.filling_since = min(origin.filling_since, track.opened_at)
         origin.tracks[track.session.key] = track
+        origin.newest = max(origin.newest, track.opened_at)
         origin.changes += 1
         origin.group.sessions += 1
         origin.group.changes += 1
