@@ -19,7 +19,7 @@ from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.limits import Limit, limits_of
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.suspects import Lineup, Suspects
-from batsignal.detect.train import BESIDE_IDLE_SECONDS, TRAFFIC_USES, Train, newest_train, train_since
+from batsignal.detect.train import TRAFFIC_USES, Train, newest_train, train_since
 from batsignal.detect.window import Group, Origin, Window
 
 # Of the sessions opened since the onset that are still there, less the first fill of each pool, this share was never
@@ -206,8 +206,8 @@ class LeakDetector:
     def _is_drained(self, group: Group, train: Train, window: Window) -> bool:
         """Whether a pool has lost sessions that it had lent before, and opened others in their place.
 
-        These are used, so it is not asked how many are used again, but whether any were opened although one was idle
-        that had been so before the first was lost: several pools behind one address do that.
+        These are used, so it is not asked how many are used again, but whether more were idle than were lost when they
+        were opened: several pools behind one address do that.
         """
         least = self._limits.leak_sessions
         grown = losses.growth_since(train.since, train.tracks)
@@ -215,8 +215,7 @@ class LeakDetector:
             return False
         if not self._goes_on(train, window.t, full=_is_full(window, self._limits.saturation_critical_ratio)):
             return False
-        beside = sum(1 for track in train.used if track.beside_idle_seconds > track.opened_at - train.since)
-        if not _is_nearly_all(len(train.used) - beside, beside):
+        if not _is_nearly_all(len(train.used) - train.needless, train.needless):
             return False
         return train.lost - self._explain(group, train, window.t).usual >= least
 
@@ -241,13 +240,7 @@ class LeakDetector:
         """Whether nearly all that was opened was not used again, or nearly all of what no pool would have opened."""
         if train.stuck >= least or _is_nearly_all(len(train.tracks), train.reused):
             return True
-        # What was idle before the first was lost is in a pool for sure.
-        used = sum(
-            1
-            for track in train.used
-            if track.beside_idle_seconds >= max(BESIDE_IDLE_SECONDS, track.opened_at - train.since)
-        )
-        return train.is_beside_idle and _is_nearly_all(len(train.tracks), used)
+        return train.is_beside_idle and _is_nearly_all(len(train.tracks), train.needless)
 
     def _is_seen(self, group: Group, train: Train, window: Window, *, full: bool) -> bool:
         """Whether it grew enough before our own eyes: what was given back before them, we do not know."""
@@ -364,8 +357,8 @@ class LeakDetector:
     def _is_clear(self, train: Train) -> bool:
         """Whether it may wake somebody while there is room: what looks alike may yet turn out to be pools that start.
 
-        What comes in clumps, or beside much that is opened and used again, or rests after it had been lent for long, may be
-        pods or workers behind one address.
+        What comes in clumps, beside much that is opened and used again, or rests after it had been lent for long, may
+        be pods or workers behind one address.
         """
         if train.is_clumped or train.lent > 0.5 * len(train.tracks):
             return False

@@ -5,6 +5,8 @@ is asked elsewhere (`leaks`). It has no clock.
 """
 
 import math
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +19,7 @@ from batsignal.detect import wording
 from batsignal.detect.blame import versions_of
 from batsignal.detect.signal import Subject
 from batsignal.detect.suspects import Suspects
-from batsignal.detect.window import Origin, Track
+from batsignal.detect.window import IDLE_BESIDE_SECONDS, Origin, Track
 
 # The onset is where the steady train of lost sessions begins: a gap this many times the usual one is before it. What is
 # usual is the median, or more where gaps differ much: of trains of ten that come by chance, one in four has a gap of
@@ -41,9 +43,6 @@ RATE_SESSIONS = 30
 CLUMP_SECONDS = 2.0
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
-# A pool lends a session that has been free for so long; a moment less, and it may have been given back while the login
-# of the next one was under way.
-BESIDE_IDLE_SECONDS = 2.0
 BESIDE_IDLE_RATIO = 0.5
 BEFORE_SECONDS = 120.0
 # So much of what was opened before our first look and looks lost must have been opened in nobody's place.
@@ -125,8 +124,20 @@ class Train:
     @cached_property
     def is_beside_idle(self) -> bool:
         """Whether most of it was opened although there were idle sessions to take."""
-        beside = sum(1 for track in self.tracks if track.beside_idle_seconds >= BESIDE_IDLE_SECONDS)
+        beside = sum(1 for track in self.tracks if track.beside_idle_seconds >= IDLE_BESIDE_SECONDS)
         return beside >= BESIDE_IDLE_RATIO * len(self.tracks)
+
+    @cached_property
+    def needless(self) -> int:
+        """How many that are used were opened while more were idle than were lost by then: no pool did that alone."""
+        lost_at: dict[int, list[float]] = defaultdict(list)
+        for track in self.tracks:
+            lost_at[id(track.origin)].append(track.lost_at)
+        return sum(
+            1
+            for track in self.used
+            if track.idle_beside > bisect_right(lost_at[id(track.origin)], track.opened_at - IDLE_BESIDE_SECONDS)
+        )
 
     @cached_property
     def stuck(self) -> int:

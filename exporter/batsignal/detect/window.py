@@ -5,7 +5,7 @@ to open, which closed and how they had been used, when an application's first se
 clock (time is `snapshot.t`) and does no I/O. A failed look changes nothing: it is a gap, not an empty server.
 """
 
-import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +19,9 @@ FORGET_EVERY_SECONDS = 60.0
 CLOSINGS_KEPT = 512
 # A session that lived shorter is none that a pool would have to replace.
 CLOSING_LIFE_SECONDS = 5.0
+# A pool lends a session that has been free for so long; a moment less, and it may have been given back while the login
+# of the next one was under way.
+IDLE_BESIDE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Track:
     """How often its group had been seen at work when this one's row last changed."""
     beside_idle_seconds: float = 0.0
     """How long another of its origin had been unused when this one was opened: a pool would have taken that one."""
+    idle_beside: int = 0
+    """How many others of its origin had been unused for a while by then."""
     lost_at: float = 0.0
     """Since when it is lost, if it is: its opening, or its last use where it had been lent before. Noted by `lost`."""
     is_in_use: bool = False
@@ -162,13 +167,15 @@ def _note_idle_beside(joined: Iterable[Track]) -> None:
 
     A session that has rested since before the opening, and still does, was free at the opening, whenever we look.
     """
-    since: dict[int, float] = {}
+    idle_since: dict[int, list[float]] = {}
     for track in joined:
         origin = track.origin
-        if id(origin) not in since:
-            rests = [rest for other in origin.tracks.values() if (rest := other.resting_since) is not None]
-            since[id(origin)] = min(rests, default=math.inf)
-        track.beside_idle_seconds = max(track.opened_at - since[id(origin)], 0.0)
+        rests = idle_since.get(id(origin))
+        if rests is None:
+            rests = sorted(rest for other in origin.tracks.values() if (rest := other.resting_since) is not None)
+            idle_since[id(origin)] = rests
+        track.beside_idle_seconds = max(track.opened_at - rests[0], 0.0) if rests else 0.0
+        track.idle_beside = bisect_right(rests, track.opened_at - IDLE_BESIDE_SECONDS)
 
 
 class Window:

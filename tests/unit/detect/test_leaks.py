@@ -158,6 +158,34 @@ def test_sessions_that_a_pool_lent_for_long_and_gets_back_no_more_are_lost_once_
     assert found.since - start == pytest.approx(200, abs=4)
 
 
+def test_leak_through_a_pool_that_may_grow_is_called_though_its_sessions_had_been_lent_for_long(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(67))
+    pool = world.pool("web", least=4, most=80, work=8, seconds=0.2, order="fifo")
+    for n in range(60):
+        world.call(300 + 10.0 * n, pool.lose)
+    watcher.follow(world.looks(300 + 10 * 10 + 60))
+    called, found = first(watcher, start)
+    assert 0 < called - 300 <= 10 * 10 + 60
+    assert found.subject.application == "web"
+    # It may be several pools behind one address, so it wakes nobody while there is room.
+    assert found.severity == "warning"
+    watcher.follow(world.looks(500))
+    assert watcher.now[0].severity == "critical"
+    assert len(watcher.raised("leak")) == 1, watcher.sentences()
+
+
+def test_sessions_that_rest_after_a_busy_hour_are_not_lost_while_no_other_is_opened(
+    make_world: Any, watcher: Any
+) -> None:
+    world = make_world(slots=small(197))
+    busy = lambda t: 60 if t < 300 else max(60 - (t - 300) / 5, 2)  # noqa: E731
+    world.pool("web", least=2, most=60, work=busy, seconds=0.5, order="lifo")
+    watcher.follow(world.looks(1200))
+    assert not watcher.raised("leak"), watcher.sentences()
+
+
 def test_leak_that_goes_up_and_down_with_its_traffic_is_called_once(
     make_world: Any, watcher: Any, start: float
 ) -> None:

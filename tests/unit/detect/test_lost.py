@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,34 @@ def test_session_at_work_is_used_again_once_it_is_old_enough_to_tell(pool: Pool)
     track = pool.session(100, state="active")
     assert pool.sort_out(104).reused == ()
     assert pool.sort_out(105).reused == (track,)
+
+
+@pytest.mark.parametrize(("rested", "is_lent"), [(29, False), (30, True)])
+def test_session_that_was_lent_for_long_is_lost_once_passed_over_and_it_rests_thrice_as_long_as_any_other(
+    pool: Pool, rested: float, is_lent: bool
+) -> None:
+    pool.session(0, rested=198, rest=10)
+    track = pool.session(1, rested=100)
+    pool.origin.newest = 102
+    found = pool.sort_out(100 + rested)
+    assert (track in found.lent) == is_lent
+    assert track not in found.lost
+
+
+def test_session_that_no_other_was_opened_beside_is_in_its_pool(pool: Pool) -> None:
+    pool.session(1, rested=100)
+    pool.origin.newest = 101
+    assert pool.sort_out(10_000).lent == ()
+
+
+@pytest.mark.parametrize("state", ["idle in transaction", "idle in transaction (aborted)"])
+def test_session_that_was_lent_for_long_and_left_in_a_transaction_is_lost(pool: Pool, state: str) -> None:
+    pool.session(0)
+    track = pool.session(1, rested=100)
+    track.session = replace(track.session, state=state)
+    found = pool.sort_out(105)
+    assert found.lost == (track,)
+    assert track.lost_at == 100
 
 
 def test_first_session_of_an_origin_is_its_fill(pool: Pool) -> None:
