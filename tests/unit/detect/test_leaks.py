@@ -640,28 +640,29 @@ def test_what_a_pool_opened_while_all_it_had_were_at_work_does_not_hide_what_was
             yield 1.0
 
     for n in range(8):
-        world.run(busy(PODS[n % 4]), ONSET + 20.0 * n)
+        world.run(busy(PODS[n % 4]), ONSET - 40.0 + 20.0 * n)
     world.leak("web", every=15.0, at=ONSET + 1, clients=PODS[:4])
     watcher.follow(world.looks(400))
     assert first(watcher, start)[0] - ONSET <= 10 * 15 + 15
 
 
-@pytest.mark.parametrize(("pause", "is_called"), [(29.0, True), (31.0, False)])
-def test_sessions_used_again_half_a_minute_after_their_opening_are_not_lost(
-    make_world: Any, watcher: Any, pause: float, is_called: bool
+@pytest.mark.parametrize(("first_use", "severity"), [(29.0, "critical"), (31.0, "warning")])
+def test_sessions_whose_first_use_lasts_longer_than_half_a_minute_are_lost_too_and_wake_nobody_while_there_is_room(
+    make_world: Any, watcher: Any, first_use: float, severity: str
 ) -> None:
-    world = make_world(slots=small(497))
+    world = make_world(slots=small(297))
 
     def worker() -> Any:
         seat = world.open("web")
-        while world.elapsed < ONSET + 600 and world.now < seat.start + pause:
+        while world.elapsed < ONSET + 600 and world.now < seat.start + first_use:
             seat.use(world.now, 0.5)
             yield 1.0
 
-    for n in range(40):
+    for n in range(60):
         world.run(worker(), ONSET + 4.0 * n)
     watcher.follow(world.looks(300))
-    assert bool(watcher.raised("leak")) == is_called
+    assert len(watcher.raised("leak")) == 1, watcher.sentences()
+    assert watcher.now[0].severity == severity
 
 
 def test_copy_that_is_fed_is_at_work(make_world: Any, watcher: Any) -> None:
