@@ -23,6 +23,7 @@ SECONDS_MOST = 420.0
 # Rows of which every variation is detected, and those whose every detection is also within its bound.
 DETECTED = (
     *("leak", "leak-slow", "leak-crawl", "leak-in-transaction", "leak-unnamed", "leak-many-pods", "leak-during-batch"),
+    *("query-pileup", "query-pileup-old", "lock-pileup", "lock-pileup-transaction", "idle-in-transaction"),
     *("saturation", "saturation-role", "saturation-database", "endpoint-down", "database-unreachable"),
 )
 WITHIN_BOUND = tuple(row for row in DETECTED if row != "leak-many-pods")
