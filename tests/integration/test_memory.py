@@ -151,6 +151,8 @@ def test_a_daemon_that_is_killed_in_the_middle_of_a_leak_goes_on_with_the_same_i
 
     (before,) = leak_until(first.lit, "the leak to be told")
     assert (before["kind"], before["subject"]["application"]) == ("leak", "web")
+    # A kill in the very tick that tells of it may lose that tick, and it alone.
+    until(lambda: first.json("/api/v1/incidents")["incidents"], "the store to have it")
     first.kill()
     second = home.begin()
     (after,) = leak_until(second.lit, "the leak to be told again")
