@@ -231,7 +231,8 @@ class LeakDetector:
 
     def _goes_on(self, train: Train, t: float, *, full: bool) -> bool:
         span = self._limits.leak_span_seconds / 3 if full else self._limits.leak_span_seconds
-        if train.newest - train.since < span:
+        # What came as steadily in the seconds of a pool's fill was none.
+        if train.newest - train.onset < span:
             return False
         silence = t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
         return full or silence <= 3 * train.gap_seconds + 10.0

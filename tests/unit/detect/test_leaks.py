@@ -718,3 +718,21 @@ def test_a_leak_in_a_role_with_a_limit_names_that_limit(world: Any, watcher: Any
     found = watcher.raised("leak")[0].signal.finding
     assert found.subject.limit == "role:app"
     assert "the limit of role app is reached in" in found.summary
+
+
+def test_fast_leak_whose_first_sessions_pass_for_a_fill_is_called_in_time(
+    world: Any, watcher: Any, start: float
+) -> None:
+    world.leak("web@2.4.0", every=0.5, at=4.0, jitter=0)
+    watcher.follow(world.looks(60))
+    called, found = first(watcher, start)
+    assert called - 4.0 <= 32
+    assert found.since - start == pytest.approx(4, abs=3)
+
+
+@pytest.mark.parametrize("sessions", [20, 28])
+def test_large_pool_that_fills_at_the_pace_of_slow_logins_is_none(make_world: Any, watcher: Any, sessions: int) -> None:
+    world = make_world(slots=small(497))
+    world.pool("web", least=sessions, most=sessions, at=60.0, fill_gap_seconds=0.8)
+    watcher.follow(world.looks(200))
+    assert not watcher.raised("leak"), watcher.sentences()

@@ -208,7 +208,8 @@ def test_exhaustion_of_the_server_is_that_of_its_nearest_cause(world: Any, patte
 
 
 def test_saturation_that_lit_first_is_superseded_by_the_leak_behind_it(make_world: Any, watcher: Any) -> None:
-    world = make_world(slots=Slots(max=43, superuser_reserved=3))
+    world = make_world(slots=Slots(max=100, superuser_reserved=3))
+    world.pool("billing", least=60, most=60, place={"user": "billing"})
     world.leak("web@2.4.0", every=0.5, at=ONSET)
     watcher.follow(world.looks(120))
     (saturation,), (leak,) = watcher.raised("saturation"), watcher.raised("leak")
