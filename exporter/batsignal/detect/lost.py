@@ -22,7 +22,8 @@ COPY_REST_SECONDS = 15.0
 # any other there ever did before it was used again. A moment after it came back, the other's login may be under way.
 LENT_REST_FACTOR = 3.0
 PASSED_OVER_SECONDS = 2.0
-LENT_DUE_SECONDS = 2.0
+# To look every second for those that were lent for long would cost more than all else does.
+LENT_DUE_SECONDS = 4.0
 GIVEN_BACK_AT_ONCE = 2.0
 REPLACED_SECONDS = 3.0
 REPLACED_GAP_SECONDS = 30.0

@@ -56,7 +56,8 @@ class Lineup:
         lines = self._lines
         for track in window.changed:
             # One that was lent before looks lost only in the middle of its work.
-            if track.is_in_use and track.lost_at == math.inf and track.session.state == "idle":
+            is_stuck = track.resting_since is not None and track.session.state != "idle"
+            if track.is_in_use and track.lost_at == math.inf and not is_stuck:
                 continue
             line = lines.get(track.origin)
             if line is not None:
