@@ -37,6 +37,8 @@ SPANS_SECONDS = 5.0
 BURST_RATIO = 0.6
 # What one group is said to have opened must have made the whole of them more than usual.
 BACKED_RATIO = 0.5
+# Beside a storm that is lit, whose share of the unseen is what: of all that were caught, so much must be its own.
+BESIDE_RATIO = 0.25
 # What is usual is known after so long (scenarios: five minutes of calm).
 CALM_SECONDS = 300.0
 # One of several is the culprit when it opens this share of all that is unusual; else nobody alone is.
@@ -148,6 +150,9 @@ class StormDetector:
         counted = [one for one in streams if one.seen and one.came >= COUNTED_LEAST]
         restless = folded([one for one in counted if one.came > BUSIEST_FACTOR * one.busiest], t)
         raging = [one for one in restless if not one.groups & lit and self._rages(one, in_all, window)]
+        if lit:
+            brief = sum(one.brief for one in streams)
+            raging = [one for one in raging if one.seen >= SESSIONS_LEAST or one.brief >= BESIDE_RATIO * brief]
         for one in sorted(raging, key=lambda one: -one.came):
             since = one.began(t)
             beside = next((storm for storm in self._storms if abs(storm.since - since) <= TOGETHER_SECONDS), None)
