@@ -198,7 +198,7 @@ def test_a_reader_who_has_seen_enough_ends_the_demo(account: Account) -> None:
 
 @pytest.mark.parametrize("account", account_names()[:1], indirect=True)
 def test_the_leak_is_told_from_the_deploy_to_the_signal_that_names_it(account: Account) -> None:
-    with account.start("44", "3", "2") as process:
+    with account.start("56", "3", "2") as process:
         assert process.stdout is not None
         told = process.stdout.read().decode()
         assert process.wait(DEADLINE_SECONDS) == 0

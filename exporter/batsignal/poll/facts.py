@@ -15,7 +15,11 @@ from batsignal.snapshot import Counters, Slots
 
 SETTINGS_SECONDS = 10.0
 NAMES_SECONDS = 60.0
-COUNTERS_SECONDS = 10.0
+# A storm's sessions are too short to be seen: what tells of them is the total of sessions, and soon. Before PostgreSQL
+# 15 the totals stand in a file that a process of its own writes when it is asked.
+COUNTERS_SECONDS = 2.0
+COUNTERS_FROM_FILE_SECONDS = 10.0
+COUNTERS_IN_MEMORY_VERSION_NUM = 150_000
 # After an answer that did not come, or names that turned up in the meantime.
 RETRY_SECONDS = 2.0
 
@@ -26,7 +30,7 @@ Ask = Callable[[str, Mapping[str, Any], float], list[Row]]
 class Facts:
     """The facts as one session tells them; `names` outlive it. Owned by the look's thread."""
 
-    def __init__(self, *, names: Names, ask: Ask, monotonic: Callable[[], float]) -> None:
+    def __init__(self, *, names: Names, ask: Ask, monotonic: Callable[[], float], server_version_num: int) -> None:
         self.slots: Slots | None = None
         self.privileged: bool | None = None
         self.port: int | None = None
@@ -34,6 +38,8 @@ class Facts:
         self._names = names
         self._ask = ask
         self._monotonic = monotonic
+        in_memory = server_version_num >= COUNTERS_IN_MEMORY_VERSION_NUM
+        self._counters_seconds = COUNTERS_SECONDS if in_memory else COUNTERS_FROM_FILE_SECONDS
         self._settings_due = self._counters_due = self._names_due = self._names_retry = float("-inf")
         # Sessions outlive their dropped role: what has no name now will have none at the next asking.
         self._nameless: frozenset[tuple[str, int]] = frozenset()
@@ -47,7 +53,7 @@ class Facts:
             for most, superuser_reserved, reserved, self.privileged, self.port in rows or []:
                 self.slots = Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
         if now >= self._counters_due and self._names.databases:
-            self._counters_due = now + COUNTERS_SECONDS
+            self._counters_due = now + self._counters_seconds
             rows = self._calmly("counters", {"databases": list(self._names.databases)}, deadline)
             for sessions, commits in rows or []:
                 self.counters = Counters(

@@ -184,7 +184,7 @@ class PostgresPoller:
             server_version_num=version,
             postmaster_start=postmaster_start,
             role=session.parameters.get("user"),
-            facts=Facts(names=self._names, ask=ask, monotonic=self._monotonic),
+            facts=Facts(names=self._names, ask=ask, monotonic=self._monotonic, server_version_num=version),
         )
 
     def _stuck(self) -> PollFailure:
