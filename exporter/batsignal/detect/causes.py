@@ -1,7 +1,8 @@
 """Causes before symptoms: which lit finding explains which other, so that one incident is one page.
 
 Owns the table of what brings about what, and the conditions under which that holds between two findings of one server.
-It judges no session and words nothing. A symptom is silenced only by a cause that wakes whom the symptom would wake.
+It judges no session and words nothing. A symptom is silenced only by a cause that wakes whom the symptom would wake,
+and in the moments after its end: a health check needs two good answers to be well again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,9 @@ ENDPOINTS: frozenset[Kind] = frozenset({"endpoint_down", "endpoint_slow"})
 WITHIN_A_SERVICE: frozenset[Kind] = frozenset({"pool_starvation", "leak", "endpoint_down"})
 # An onset is found looking back, and may be told a little late.
 ONSET_SLACK_SECONDS = 120.0
+# What outlives its cause for longer than some probes take has another cause as well.
+AFTERMATH_SECONDS = 30.0
+OUTLIVING: frozenset[Kind] = ENDPOINTS | {"pool_starvation"}
 
 # What a cause explains, where application, user and database agree as far as both are known. It goes one way only, so
 # that behind every symptom stands a cause that is said.
@@ -26,6 +30,24 @@ EXPLAINS: Mapping[Kind, frozenset[Kind]] = {
     "saturation": ENDPOINTS,
     "endpoint_down": frozenset({"endpoint_slow"}),
 }
+
+
+class Causes:
+    """Remembers what was silenced a moment ago, so that no cause's end is a page about its symptoms."""
+
+    def __init__(self) -> None:
+        self._silenced_at: dict[Key, float] = {}
+
+    def first(self, found: Sequence[Finding], t: float) -> tuple[list[Finding], dict[Key, Key]]:
+        """Return what is to be said at `t`, and for each silenced finding the one that explains it now."""
+        kept, superseded = causes_first(found)
+        present = {(finding.kind, finding.key) for finding in kept if finding.kind in OUTLIVING}
+        self._silenced_at = {
+            key: at for key, at in self._silenced_at.items() if key in present and 0 <= t - at <= AFTERMATH_SECONDS
+        }
+        kept = [finding for finding in kept if (finding.kind, finding.key) not in self._silenced_at]
+        self._silenced_at |= dict.fromkeys(superseded, t)
+        return kept, superseded
 
 
 def causes_first(found: Sequence[Finding]) -> tuple[list[Finding], dict[Key, Key]]:
@@ -53,7 +75,7 @@ def explains(cause: Finding, symptom: Finding) -> bool:
     """Whether a cause silences a symptom: it eats into that very thing, and wakes whom the symptom would have woken."""
     if symptom.kind not in _explained_by(cause, symptom):
         return False
-    if symptom.severity == "critical" and cause.severity != "critical":
+    if symptom.severity == "critical" and cause.severity != "critical" and not cause.wakes_if_it_lasts:
         return False
     return _reaches_endpoint(cause, symptom) if symptom.kind in ENDPOINTS else _is_of_the_same(cause, symptom)
 

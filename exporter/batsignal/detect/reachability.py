@@ -55,12 +55,13 @@ class ReachabilityDetector:
         if not self._lit:
             return ()
         lasting = lasted >= self._limits.unreachable_critical_seconds
-        critical = lasting and failure.reason not in OWN_FAULT_REASONS
+        wakes = failure.reason not in OWN_FAULT_REASONS
         return (
             Finding(
                 kind="database_unreachable",
                 key=("server",),
-                severity="critical" if critical else "warning",
+                severity="critical" if lasting and wakes else "warning",
+                wakes_if_it_lasts=wakes,
                 subject=Subject(),
                 since=self._failing_since,
                 evidence=(

@@ -83,6 +83,8 @@ class Finding:
     `key` is the identity of the thing found, stable from tick to tick while its facts (severity, count, version)
     move. `exhaustion_seconds` is infinite when nothing runs out. `database_healthy` is None when nothing is known.
     `fading` says that it is no longer so and only held, so as not to flap: a signal may stay lit by it, none is raised.
+    `wakes_if_it_lasts` says of a warning that it turns critical by itself: what it brings about need not wake anybody
+    before that.
     `harmless_at` is when the same (the same statement, say) was last seen to do no harm: a deploy before it is not the
     cause. None when it was never seen before. `versions` are those of the culprit's sessions, where they differ or not
     (`blame.versions_of`): what an older version does too came with no deploy of a newer one. `undo` is what to undo as
@@ -103,6 +105,7 @@ class Finding:
     action: str = ""
     undo: str = ""
     fading: bool = False
+    wakes_if_it_lasts: bool = False
     harmless_at: float | None = None
     versions: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from batsignal.config import Thresholds
 from batsignal.detect.blame import Blame, blame
 from batsignal.detect.blocking import Blocking
-from batsignal.detect.causes import causes_first
+from batsignal.detect.causes import Causes
 from batsignal.detect.endpoints import EndpointDetector
 from batsignal.detect.health import LOCK_KINDS, Health, HealthWatch
 from batsignal.detect.leaks import LeakDetector
@@ -71,6 +71,7 @@ class Judge:
             "slowness": self._slowness,
             "storms": self._storms,
         }
+        self._causes = Causes()
         self._shown: set[Key] = set()
 
     def remembered(self) -> Memory:
@@ -106,7 +107,7 @@ class Judge:
             *self._poolers.look(window),
             *self._reachability.look(snapshot),
         ]
-        kept, superseded = causes_first(found)
+        kept, superseded = self._causes.first(found, snapshot.t)
         # A symptom that a cause has silenced does not light as it fades, once the cause is gone.
         kept = [finding for finding in kept if not finding.fading or (finding.kind, finding.key) in self._shown]
         self._shown = {(finding.kind, finding.key) for finding in kept}

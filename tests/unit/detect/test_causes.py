@@ -1,8 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from batsignal.detect.causes import ENDPOINTS, EXPLAINS, causes_first, explains
+from batsignal.detect.causes import AFTERMATH_SECONDS, ENDPOINTS, EXPLAINS, Causes, causes_first, explains
 from batsignal.detect.signal import KINDS, Finding, Kind, Severity, Subject
 
 T = 1_760_000_000.0
@@ -126,3 +127,32 @@ def test_statement_that_piles_up_in_a_poolers_pool_is_told_as_what_it_does_and_e
         assert not explains(pool, outside)
     assert explains(found("query_pileup", database="shop"), pool)
     assert explains(inside, found("pool_starvation", application="web", database="shop", user="web"))
+
+
+def test_server_that_is_away_wakes_somebody_itself_if_it_lasts_and_its_endpoints_do_not() -> None:
+    away = replace(found("database_unreachable", "warning"), wakes_if_it_lasts=True)
+    assert explains(away, found("endpoint_down"))
+    assert not explains(replace(away, wakes_if_it_lasts=False), found("endpoint_down"))
+
+
+def test_endpoint_that_outlives_its_cause_by_some_probes_lights_nothing() -> None:
+    causes = Causes()
+    away, down = found("database_unreachable"), found("endpoint_down", endpoint="web")
+    assert causes.first([away, down], T)[0] == [away]
+    assert causes.first([down], T + AFTERMATH_SECONDS) == ([], {})
+    assert causes.first([], T + AFTERMATH_SECONDS + 1) == ([], {})
+    assert causes.first([down], T + AFTERMATH_SECONDS + 2)[0] == [down], "it failed anew"
+
+
+def test_endpoint_that_goes_on_failing_long_after_its_cause_has_another() -> None:
+    causes = Causes()
+    away, down = found("database_unreachable"), found("endpoint_down", endpoint="web")
+    causes.first([away, down], T)
+    assert causes.first([down], T + AFTERMATH_SECONDS + 1)[0] == [down]
+
+
+def test_what_does_not_outlive_its_cause_is_said_at_once_when_it_is_still_there() -> None:
+    causes = Causes()
+    leak, full = found("leak"), found("saturation", limit="server")
+    causes.first([leak, full], T)
+    assert causes.first([full], T + 1)[0] == [full]
