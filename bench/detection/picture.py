@@ -25,8 +25,7 @@ LINE = "#e6e8ea"
 BAND = "#f6f7f8"
 
 TITLES: dict[Section, str] = {
-    "incidents with a detector": "Incidents that have a detector",
-    "incidents without a detector": "Incidents whose detector is still to be written",
+    "incidents": "Incidents",
     "everyday life": "Everyday life: nothing may light",
     "may warn": "Everyday life that looks like an incident: a warning is allowed",
 }
@@ -166,8 +165,6 @@ def _draw_counts(counts: Axes, y: int, row: RowSummary) -> None:
     named, of = row.detected.hits, row.detected.of
     if of:
         words, colour = str(row.detected), OURS if named == of else LATE
-        if row.not_named == of:
-            words, colour = "not yet", FAINT
         counts.text(COLUMNS["named"], y, words, color=colour, ha="center", va="center")
     _number(counts, y, "false", row.false_criticals + row.false_warnings, LATE)
     if row.row.most is not None:

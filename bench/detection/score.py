@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from batsignal.detect.signal import WATCHED_KINDS, DeployRef, Event, Finding, Kind, Severity, Subject
+from batsignal.detect.signal import DeployRef, Event, Finding, Kind, Severity, Subject
 from batsignal.drills.truth import Truth
 
 # What becomes known after the raise may come by an update for so long, and a signal that is superseded by the right one
@@ -20,7 +20,7 @@ EXHAUSTION_FACTOR = 1.5
 # Instants are sums of floats.
 ROUNDING_SECONDS = 1e-6
 
-Outcome = Literal["detected", "missed", "not named"]
+Outcome = Literal["detected", "missed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +241,7 @@ def _was_superseded(said: Said, right: set[tuple[int, str]]) -> bool:
 
 def _score_truth(truth: Truth, raises: Sequence[Said], ended: float) -> TruthScore:
     if not raises:
-        outcome: Outcome = "missed" if truth.kind in WATCHED_KINDS else "not named"
-        return TruthScore(truth=truth, outcome=outcome, ended=ended)
+        return TruthScore(truth=truth, outcome="missed", ended=ended)
     first = raises[0]
     raised_at = _named_at(truth, first)
     seconds = raised_at - truth.onset

@@ -10,20 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from batsignal.detect.signal import WATCHED_KINDS, Kind
+from batsignal.detect.signal import Kind
 from batsignal.drills.catalogue import ROWS
 from batsignal.drills.truth import Row
 from detection.score import TruthScore, is_before
 from detection.stock_rules import STOCK_RULES, WAYS, Way
 from detection.variation import Variation
 
-Section = Literal["incidents with a detector", "incidents without a detector", "everyday life", "may warn"]
-SECTIONS: tuple[Section, ...] = (
-    "incidents with a detector",
-    "incidents without a detector",
-    "everyday life",
-    "may warn",
-)
+Section = Literal["incidents", "everyday life", "may warn"]
+SECTIONS: tuple[Section, ...] = ("incidents", "everyday life", "may warn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +52,6 @@ class Tally:
     variations: int
     simulated_hours: float
     detected: Count
-    not_named: int
     within_bound: int
     before_exhaustion: int
     deploy_right: Count
@@ -101,7 +95,6 @@ class RowSummary(Tally):
             "simulated_hours": round(self.simulated_hours, 3),
             "truths": self.detected.of,
             "detected": self.detected.hits,
-            "not_named": self.not_named,
             "within_bound": self.within_bound,
             "median_seconds": median(self.seconds),
             "p90_seconds": quantile(self.seconds, 0.9),
@@ -175,8 +168,7 @@ def quantile(values: Sequence[float], share: float) -> float | None:
 def section_of(row: Row) -> Section:
     """Return where a row counts."""
     if row.group == "incident":
-        watched = any(kind in WATCHED_KINDS for kind in row.kinds)
-        return "incidents with a detector" if watched else "incidents without a detector"
+        return "incidents"
     return "everyday life" if row.most is None else "may warn"
 
 
@@ -194,7 +186,6 @@ def summarise(row: Row, variations: Iterable[Variation]) -> RowSummary:
         errors=len(all_of_it) - len(played),
         simulated_hours=sum(one.hours for one in played),
         detected=Count(len(told_ones), len(truths)),
-        not_named=sum(told.outcome == "not named" for told in truths),
         within_bound=sum(told.within_bound for told in truths),
         seconds=tuple(told.seconds for told in told_ones if told.seconds is not None),
         bound_seconds=median([told.truth.bound_seconds for told in truths]),
@@ -235,7 +226,6 @@ def sum_of(section: Section, rows: Sequence[RowSummary]) -> SectionSum:
         variations=sum(row.variations for row in ours),
         simulated_hours=sum(row.simulated_hours for row in ours),
         detected=_add(row.detected for row in ours),
-        not_named=sum(row.not_named for row in ours),
         within_bound=sum(row.within_bound for row in ours),
         before_exhaustion=sum(row.before_exhaustion for row in ours),
         deploy_right=_add(row.deploy_right for row in ours),
@@ -268,7 +258,7 @@ def _stock_sum(rule: str, way: Way, rows: Sequence[RowSummary], everyday: Sectio
         false_everyday=false["everyday life"],
         false_everyday_a_day=everyday.a_day(false["everyday life"]),
         false_may_warn=false["may warn"],
-        false_incidents=false["incidents with a detector"] + false["incidents without a detector"],
+        false_incidents=false["incidents"],
     )
 
 

@@ -42,7 +42,7 @@ STOCK_HEAD = (
     *("where we may warn", "before an incident"),
 )
 LEGEND = """\
-detected: right kind and right culprit, of the truths in n variations; "not named": no detector for that kind yet
+detected: right kind and right culprit, of the truths in n variations
 ours is the signal's raise: a scrape and an evaluation of 5 s at most come before it pages; theirs is the alert
 woke: of the same, critical at any time · in bound: of the same · median, p90: from the onset to the raise · bound: its
 median
@@ -98,12 +98,8 @@ def seconds(value: float | None) -> str:
 
 
 def outcome(row: RowSummary) -> str:
-    """Spell how many truths were told, apart from those that nobody could have told."""
-    if not row.detected.of:
-        return "-"
-    if row.not_named == row.detected.of:
-        return "not named"
-    return f"{row.detected} (+{row.not_named} not named)" if row.not_named else str(row.detected)
+    """Spell how many truths were told."""
+    return str(row.detected) if row.detected.of else "-"
 
 
 def _cells(row: RowSummary) -> tuple[str, ...]:
@@ -143,7 +139,7 @@ def _best(row: RowSummary, way: Way) -> str:
 
 
 def _section_cells(one: SectionSum) -> tuple[str, ...]:
-    named = one.detected.of - one.not_named
+    named = one.detected.of
     return (
         one.section,
         str(one.rows),

@@ -81,13 +81,6 @@ def test_a_server_that_stays_away_is_named_and_the_drill_goes_on() -> None:
     assert verdict["outcome"] == "named"
 
 
-def test_a_kind_that_nobody_watches_for_yet_is_said(tmp_path: Path) -> None:
-    code, events, _ = drill("endpoint-slow", "--size", "700", "--calm-seconds", "1", "--duration-seconds", "3")
-    assert code == 0
-    assert [event["text"] for event in told(events, "verdict")] == ["no detector watches for endpoint_slow yet"]
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_an_act_says_because_it_was_stopped_is_not_told() -> None:
     code, events, _ = drill("staggered-batch", "--no-daemon", "--calm-seconds", "1", "--duration-seconds", "3")
     assert code == 0

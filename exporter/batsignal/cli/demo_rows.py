@@ -10,7 +10,6 @@ from batsignal.cli.address import reserve_address
 from batsignal.cli.drill import Teller, close, show_log
 from batsignal.cli.stop_signals import StopSignals
 from batsignal.cli.terminal import Terminal
-from batsignal.detect.signal import WATCHED_KINDS
 from batsignal.drills import ground, stage
 from batsignal.drills.act import ActSpec, Pace
 from batsignal.drills.play import Play
@@ -47,7 +46,7 @@ def play(
             terminal.say(f"The page is at {watcher.url}", "strong")
             terminal.say("Ctrl-C ends the demo and removes all of it.")
             stop.soften(ended)
-            drill = Play(place, row, spec, Pace(), api=watcher.api, watched=WATCHED_KINDS)
+            drill = Play(place, row, spec, Pace(), api=watcher.api)
             timer = threading.Timer(duration_seconds or 0.0, ended.set)
             timer.daemon = True
             if duration_seconds is not None:

@@ -18,7 +18,6 @@ from typing import Literal
 from batsignal.cli.drill_timeline import DrillTimeline, as_json
 from batsignal.cli.stop_signals import Stopped, StopSignals, stop_signals
 from batsignal.cli.terminal import Terminal
-from batsignal.detect.signal import WATCHED_KINDS
 from batsignal.drills import acts, ground, stage
 from batsignal.drills.act import ActSpec, Pace
 from batsignal.drills.catalogue import ROWS
@@ -106,9 +105,7 @@ def _list(spelling: Spelling) -> int:
         if spelling == "json":
             print(json.dumps({"name": row.name, "group": row.group, "kinds": row.kinds, "story": row.story}))
         else:
-            unwatched = [kind for kind in row.kinds if kind not in WATCHED_KINDS]
-            yet = f" (no detector for {', '.join(unwatched)} yet)" if unwatched else ""
-            print(f"{row.name:<24} {row.group:<9} {row.story}{yet}")
+            print(f"{row.name:<24} {row.group:<9} {row.story}")
     return 0
 
 
@@ -152,7 +149,7 @@ def _perform(wish: Wish, row: Row, spec: ActSpec, stop: StopSignals) -> int:
         try:
             stage.require(place, row.name, spec)
             with _daemon(wish, place, spec, teller) as api:
-                play = Play(place, row, spec, wish.pace, api=api, watched=WATCHED_KINDS)
+                play = Play(place, row, spec, wish.pace, api=api)
                 stop.soften(ended)
                 teller.tell_all(play.run(ended), ended)
                 code = int(any(verdict.is_finding for verdict in play.verdicts))

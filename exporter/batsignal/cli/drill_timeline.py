@@ -50,8 +50,6 @@ class DrillTimeline:
         self._budget = facts["budget"]
         yield Line(text=f"{facts['drill']}: {facts['story']}", tone="strong")
         yield Line(text=f"{facts['slots']} usable slots, at most {facts['budget']} for the drill", tone="faint")
-        if facts["unwatched"]:
-            yield Line(text=f"no detector watches for {', '.join(facts['unwatched'])} yet: expect it to stay dark")
         then = (
             "" if facts["then_seconds"] is None else f", then {duration(facts['then_seconds'])}; Ctrl-C ends it sooner"
         )

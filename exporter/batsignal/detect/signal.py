@@ -26,12 +26,6 @@ Key = tuple[str, tuple[str, ...]]
 """A finding's kind and its own key: what makes it the same from tick to tick."""
 
 KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
-# The kinds that have a detector; the others are words that later detectors will use.
-WATCHED_KINDS: tuple[Kind, ...] = (
-    *("leak", "pool_starvation", "query_pileup", "lock_pileup", "storm", "idle_in_transaction"),
-    *("saturation", "endpoint_down", "endpoint_slow"),
-    "database_unreachable",
-)
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
 
 

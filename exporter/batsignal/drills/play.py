@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,7 +135,6 @@ class Play:
         pace: Pace,
         *,
         api: DaemonApi | None,
-        watched: Collection[Kind],
     ) -> None:
         self.verdicts: list[Verdict] = []
         self.truths: list[Truth] = []
@@ -144,7 +143,6 @@ class Play:
         self._spec = spec
         self._pace = spec.paced(pace)
         self._has_daemon = api is not None
-        self._watched = watched
         self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._tell = Tell(self._told.put)
         self._signals = _Signals(api)
@@ -173,7 +171,6 @@ class Play:
                 "story": self._row.story,
                 "seconds": calm_seconds,
                 "then_seconds": None if forever else pace.duration_seconds,
-                "unwatched": [kind for kind in self._row.kinds if kind not in self._watched],
                 "slots": ground.slots.usable,
                 "budget": ground.budget,
             },
@@ -276,7 +273,7 @@ class Play:
             if facts.at is None or facts.at <= ended_at
         ]
         if self._has_daemon:
-            self.verdicts = judge(self._row, self.truths, self._signals.sighted, watched=self._watched, until=ended_at)
+            self.verdicts = judge(self._row, self.truths, self._signals.sighted, until=ended_at)
         for verdict in self.verdicts:
             yield DrillEvent(
                 t=time.time(),

@@ -4,7 +4,7 @@ Pure: truths and sightings go in, verdicts come out. It must not know how an inc
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ SUPERSEDED_SECONDS = 60.0
 # The first look at an incident may carry a time stamp a little before the act itself has noted it.
 EARLY_SECONDS = 2.0
 
-Outcome = Literal["named", "late", "missed", "too_short", "unwatched", "wrong", "tolerated", "quiet"]
+Outcome = Literal["named", "late", "missed", "too_short", "wrong", "tolerated", "quiet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +88,15 @@ def names(truth: Truth, sighted: Sighted) -> bool:
     return all(sighted.subject.get(key) == value for key, value in truth.as_json()["subject"].items())
 
 
-def judge(
-    row: Row, truths: Sequence[Truth], seen: Sequence[Sighted], *, watched: Collection[Kind], until: float
-) -> list[Verdict]:
+def judge(row: Row, truths: Sequence[Truth], seen: Sequence[Sighted], *, until: float) -> list[Verdict]:
     """Return a verdict on each truth that had to be named, and on each signal that nothing called for."""
-    verdicts = [_on_truth(truth, seen, watched, until) for truth in truths if not truth.optional]
+    verdicts = [_on_truth(truth, seen, until) for truth in truths if not truth.optional]
     verdicts += [_not_begun(kind) for kind in row.kinds if kind not in {truth.kind for truth in truths}]
     if not row.kinds and not seen:
         verdicts.append(Verdict(outcome="quiet", kind="", text="nothing lit, as it should be"))
-    is_judged = all(truth.kind in watched for truth in truths)
     for sighted in seen:
         if not any(_explains(truth, sighted) for truth in truths):
-            verdicts.append(_on_stray(row, sighted, truths, seen, is_judged=is_judged))
+            verdicts.append(_on_stray(row, sighted, truths, seen))
     return verdicts
 
 
@@ -109,7 +106,7 @@ def _explains(truth: Truth, sighted: Sighted) -> bool:
     return names(truth, sighted) and sighted.detected >= truth.onset - EARLY_SECONDS
 
 
-def _on_truth(truth: Truth, seen: Sequence[Sighted], watched: Collection[Kind], until: float) -> Verdict:
+def _on_truth(truth: Truth, seen: Sequence[Sighted], until: float) -> Verdict:
     kind, bound = truth.kind, truth.bound_seconds
     right = [one for one in seen if _explains(truth, one)]
     if right:
@@ -120,8 +117,6 @@ def _on_truth(truth: Truth, seen: Sequence[Sighted], watched: Collection[Kind], 
         return Verdict(
             outcome=outcome, kind=kind, text=text, is_finding=is_late, after_seconds=after, bound_seconds=bound
         )
-    if kind not in watched:
-        return Verdict(outcome="unwatched", kind=kind, text=f"no detector watches for {kind} yet", bound_seconds=bound)
     if until - truth.onset < bound:
         lasted = max(until - truth.onset, 0.0)
         text = f"{kind}: not named yet; the drill ended {lasted:.0f} s after the onset (bound {bound:.0f} s)"
@@ -134,17 +129,12 @@ def _not_begun(kind: Kind) -> Verdict:
     return Verdict(outcome="too_short", kind=kind, text=f"{kind}: the drill ended before it began")
 
 
-def _on_stray(
-    row: Row, sighted: Sighted, truths: Sequence[Truth], seen: Sequence[Sighted], *, is_judged: bool
-) -> Verdict:
+def _on_stray(row: Row, sighted: Sighted, truths: Sequence[Truth], seen: Sequence[Sighted]) -> Verdict:
     what = f"{sighted.kind} ({sighted.severity}) lit: {sighted.summary}"
     if row.most is not None and sighted.severity == row.most:
         return Verdict(outcome="tolerated", kind=sighted.kind, text=f"{what}; this row allows a {row.most}")
     if _gave_way(sighted, truths, seen):
         return Verdict(outcome="tolerated", kind=sighted.kind, text=f"{what}; it gave way to the right one")
-    if row.kinds and not is_judged:
-        # What stands in for a detector that does not exist yet is no mistake of its own.
-        return Verdict(outcome="tolerated", kind=sighted.kind, text=f"{what}; nothing better watches for it yet")
     return Verdict(outcome="wrong", kind=sighted.kind, text=f"wrong: {what}", is_finding=True)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from batsignal.detect.signal import SEVERITIES, WATCHED_KINDS, Signal
+from batsignal.detect.signal import KINDS, SEVERITIES, Signal
 from batsignal.record.board import Board, ServerBoard
 from batsignal.record.tally import Histogram
 from batsignal.snapshot import FAILURE_REASONS, VIEWS
@@ -216,7 +216,7 @@ def _statements(server: ServerBoard) -> Iterator[Metric]:
 
 def _signals(server: ServerBoard) -> Iterator[Metric]:
     lit = server.signals
-    counts = {(kind, severity): 0 for kind in WATCHED_KINDS for severity in SEVERITIES}
+    counts = {(kind, severity): 0 for kind in KINDS for severity in SEVERITIES}
     for signal in lit:
         counts[signal.finding.kind, signal.finding.severity] += 1
     yield _gauge(

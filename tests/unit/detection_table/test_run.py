@@ -25,7 +25,7 @@ THREE = ("leak", "query-pileup", "cron-batch")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Three rows, quick, by two processes: one incident with a detector, one without, one piece of everyday life."""
+    """Three rows, quick, by two processes: two incidents, one piece of everyday life."""
     file = tmp_path_factory.mktemp("table") / "table.json"
     picture = file.with_suffix(".png")
     assert main(["--quick", "--rows", ",".join(THREE), "--output", str(file), "--picture", str(picture)]) == 0

@@ -195,12 +195,6 @@ def test_required_truth_takes_the_signal_before_an_optional_one(truth: Make, rai
     assert [one.outcome for one in scored.truths] == ["missed", "detected"]
 
 
-def test_kind_without_a_detector_is_not_named_rather_than_missed(truth: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detection.score.WATCHED_KINDS", ("leak",))
-    assert told(truth(kind="storm")).truths[0].outcome == "not named"
-    assert told(truth(kind="leak")).truths[0].outcome == "missed"
-
-
 def test_who_is_blamed_at_the_raise_stays_blamed_whatever_an_update_says(truth: Make, raised: Make) -> None:
     life = raised("a", 130, subject=Subject(application="billing")).update(140, subject=Subject(application="web"))
     scored = told(truth(), life.said())

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from batsignal.detect.signal import WATCHED_KINDS, DeployRef, Kind, Subject
+from batsignal.detect.signal import DeployRef, Subject
 from batsignal.drills.act import OnsetFacts
 from batsignal.drills.catalogue import ROWS
 from batsignal.drills.truth import Truth
@@ -22,19 +22,14 @@ RIGHT = Sighted(
 SATURATION = replace(RIGHT, id="s2", kind="saturation", subject={"limit": "server"}, summary="slots run out")
 
 
-# Of a release that has no detector for the others.
-SOME_KINDS: tuple[Kind, ...] = ("leak", "saturation")
-
-
 def outcomes(
     row: str,
     truths: list[Truth],
     seen: list[Sighted],
     *,
     until: float = T0 + 100,
-    watched: tuple[Kind, ...] = WATCHED_KINDS,
 ) -> list[tuple[str, bool]]:
-    verdicts = judge(ROWS[row], truths, seen, watched=watched, until=until)
+    verdicts = judge(ROWS[row], truths, seen, until=until)
     return [(verdict.outcome, verdict.is_finding) for verdict in verdicts]
 
 
@@ -45,7 +40,7 @@ def test_a_signal_counts_up_to_its_bound(after_seconds: float, expected: tuple[s
     assert outcomes("leak", [LEAK], [replace(RIGHT, detected=T0 + after_seconds)]) == [expected]
 
 
-def test_a_watched_kind_that_is_not_named_is_a_finding() -> None:
+def test_a_kind_that_is_not_named_is_a_finding() -> None:
     assert outcomes("leak", [LEAK], []) == [("missed", True)]
 
 
@@ -55,16 +50,6 @@ def test_a_drill_that_ends_before_the_bound_finds_nothing() -> None:
 
 def test_a_drill_that_ends_before_its_incident_begins_finds_nothing() -> None:
     assert outcomes("leak", [], []) == [("too_short", False)]
-
-
-def test_a_kind_that_no_detector_watches_for_is_said_and_is_no_finding() -> None:
-    storm = Truth(kind="storm", subject=Subject(application="web"), onset=T0, bound_seconds=10.0)
-    assert outcomes("storm", [storm], [], watched=SOME_KINDS) == [("unwatched", False)]
-
-
-def test_what_stands_in_for_a_detector_that_is_not_there_is_no_finding() -> None:
-    storm = Truth(kind="storm", subject=Subject(application="web"), onset=T0, bound_seconds=10.0)
-    assert outcomes("storm", [storm], [SATURATION], watched=SOME_KINDS) == [("unwatched", False), ("tolerated", False)]
 
 
 @pytest.mark.parametrize("key", ["application", "version"])
