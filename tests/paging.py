@@ -4,6 +4,7 @@ Owns the servers and the webhook that stands for the pager; nothing in the shipp
 """
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -101,6 +102,13 @@ def pager(alertmanager_port: int) -> Iterator[Pager]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def served(url: str) -> set[str]:
+    """Return the names of the daemon's samples."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=2) as response:  # noqa: S310 - an address of our own
+        lines = response.read().decode().splitlines()
+    return {re.split(r"[{ ]", line, maxsplit=1)[0] for line in lines if not line.startswith("#")}
 
 
 @contextmanager

@@ -75,9 +75,14 @@ def explains(cause: Finding, symptom: Finding) -> bool:
     """Whether a cause silences a symptom: it eats into that very thing, and wakes whom the symptom would have woken."""
     if symptom.kind not in _explained_by(cause, symptom):
         return False
-    if symptom.severity == "critical" and cause.severity != "critical" and not cause.wakes_if_it_lasts:
+    if symptom.severity == "critical" and cause.severity != "critical" and not _wakes_for(cause, symptom):
         return False
     return _reaches_endpoint(cause, symptom) if symptom.kind in ENDPOINTS else _is_of_the_same(cause, symptom)
+
+
+def _wakes_for(cause: Finding, symptom: Finding) -> bool:
+    """Whether the page that a cause becomes by itself, if it lasts, is soon enough for a health check."""
+    return cause.wakes_if_it_lasts and symptom.kind in ENDPOINTS
 
 
 def _explained_by(cause: Finding, symptom: Finding) -> frozenset[Kind]:

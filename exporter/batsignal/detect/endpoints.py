@@ -21,6 +21,8 @@ FORGOTTEN_LOOKS = 60
 class _Endpoint:
     service: str
     last: ProbeResult
+    failed: ProbeResult | None = None
+    """The newest that failed: one that succeeds says nothing of why it is down."""
     failures: int = 0
     successes: int = 0
     failing_since: float = 0.0
@@ -62,13 +64,14 @@ class EndpointDetector:
             return
         endpoint.successes = 0
         endpoint.failures += 1
+        endpoint.failed = probe
         if endpoint.failures == 1 and not endpoint.lit:
             endpoint.failing_since = probe.at
         endpoint.lit = endpoint.lit or endpoint.failures >= self._limits.endpoint_failures
 
 
 def _finding(name: str, endpoint: _Endpoint) -> Finding:
-    last = endpoint.last
+    last = endpoint.failed or endpoint.last
     reason = last.reason or (f"HTTP {last.status}" if last.status else "no reason known")
     return Finding(
         kind="endpoint_down",
@@ -77,7 +80,7 @@ def _finding(name: str, endpoint: _Endpoint) -> Finding:
         subject=Subject(application=endpoint.service, endpoint=name),
         since=endpoint.failing_since,
         evidence=(
-            f"last probe: {reason}, after {wording.milliseconds(last.seconds)}",
+            f"last failed probe: {reason}, after {wording.milliseconds(last.seconds)}",
             f"failing since {wording.clock_time(endpoint.failing_since)}",
         ),
         summary=f"the health endpoint {name} of {endpoint.service} fails: {reason}",

@@ -89,6 +89,10 @@ class Judge:
                     unfit.append(name)
         return tuple(unfit)
 
+    def expect(self, lit: Iterable[Key]) -> None:
+        """Be told what was lit when the daemon before us ended."""
+        self._leaks.expect(key for kind, key in lit if kind == "leak")
+
     def look(self, snapshot: Snapshot, deploys: Iterable[Deploy]) -> Verdict:
         """Judge one more look; `deploys` are all that are known by now."""
         window = self._window

@@ -28,6 +28,7 @@ _QUICK_TYPES: dict[str, tuple[type, ...]] = {
 }
 _TYPE_PATTERNS_MOST = 4096
 _NUMBER_OF_A_PROCESS_MOST = 2**31
+_TEXTS_LIKE_NUMBERS = ("query_id", "backend_xid", "backend_xmin")
 
 _WRITTEN = (*ROW_TEXTS[1:], *ROW_INSTANTS[1:], "leader_pid")
 _values_of_session = attrgetter(*_WRITTEN)
@@ -126,7 +127,9 @@ def _read_with_care(row: Fields) -> Session:
         raise Fault("pid: missing in a session; expected a whole number")
     if not 0 <= pid < _NUMBER_OF_A_PROCESS_MOST:
         raise expected("pid", "the number of a process", pid)
-    given: dict[str, Any] = {name: text(row, name) for name in ROW_TEXTS}
+    # Somebody else's driver gives these as numbers, which they look like.
+    numbers = {name: str(row[name]) for name in _TEXTS_LIKE_NUMBERS if type(row.get(name)) is int}
+    given: dict[str, Any] = {name: text(row | numbers, name) for name in ROW_TEXTS}
     given |= {name: instant(row, name) for name in ROW_INSTANTS}
     if given["backend_type"] is None:
         given["backend_type"] = CLIENT_BACKEND

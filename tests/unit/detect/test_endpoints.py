@@ -38,6 +38,12 @@ def prober() -> Prober:
     return Prober()
 
 
+def test_good_probe_says_nothing_of_why_it_was_down(prober: Prober) -> None:
+    prober.probe(False, False, False)
+    (found,) = prober.probe(True)
+    assert found.summary.endswith("fails: HTTP 503")
+
+
 def test_third_failed_probe_in_a_row_is_called(prober: Prober) -> None:
     assert not prober.probe(True, False, False)
     (found,) = prober.probe(False)
