@@ -1,0 +1,82 @@
+"""An incident pages: made for real, the daemon, Prometheus and Alertmanager real, the pager rings.
+
+Those of kinds that wake somebody within a minute or two; leaks stand in test_page.py.
+
+What is asked of every kind: its own alert, the culprit in its labels, one incident one page, texts without a hole.
+"""
+
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from paging import alerting, free_port, served, wait_for
+
+PAGE_SECONDS = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must arrive of a row: the alert, and labels that name the culprit."""
+
+    alert: str
+    labels: dict[str, str]
+    says: str
+    before: frozenset[str] = frozenset()
+    """Alerts that may have come first, and belong to the same incident."""
+    serves: str = "batsignal_signal"
+    """A metric that its texts ask for, and that is served only then."""
+
+
+EXPECTED = {
+    "query-pileup": Expected(
+        "BatSignalQueryPileup", {"application": "search"}, "search@3.2.0", serves="batsignal_query_info"
+    ),
+    "lock-pileup-transaction": Expected("BatSignalLockPileup", {}, "wait"),
+    "storm-refused": Expected("BatSignalStorm", {}, "sessions", frozenset({"BatSignalSlotsFull"})),
+    "pool-starvation": Expected(
+        "BatSignalPoolStarvation", {"application": "web"}, "pool", frozenset({"BatSignalLeak"})
+    ),
+    "pgbouncer-starvation": Expected(
+        "BatSignalPoolStarvation", {}, "pool", serves="batsignal_pgbouncer_pool_wait_seconds"
+    ),
+    "idle-in-transaction": Expected("BatSignalIdleInTransaction", {}, "transaction"),
+    "saturation": Expected("BatSignalSaturation", {"limit": "server"}, "slots"),
+    "endpoint-down": Expected("BatSignalEndpointDown", {"application": "web", "endpoint": "web"}, "fails"),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("row", EXPECTED)
+def test_an_incident_rings_the_pager_with_its_own_alert(row: str, tmp_path: Path) -> None:
+    expected = EXPECTED[row]
+    port = free_port()
+    command = [sys.executable, "-m", "batsignal", "demo", "--incident", row]
+    with (
+        alerting(tmp_path, port) as pager,
+        (tmp_path / "demo.log").open("wb") as out,
+        subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=out, stderr=out) as demo,
+    ):
+        try:
+            wait_for(
+                lambda: any(page["labels"]["alertname"] == expected.alert for _, page in pager.pages("pager")),
+                PAGE_SECONDS,
+                f"a page of {expected.alert}",
+            )
+            there = served(f"http://127.0.0.1:{port}")
+        finally:
+            demo.send_signal(signal.SIGINT)
+            demo.wait(60)
+    pages = [page for _, page in pager.pages("pager")]
+    assert expected.serves in there
+    assert {page["labels"]["alertname"] for page in pages} <= {expected.alert} | expected.before
+    for page in pages:
+        text = " ".join(page["annotations"].values())
+        assert not re.search(r"<no value>|<nil>|%!|\{\{", text)
+        if page["labels"]["alertname"] == expected.alert:
+            assert page["labels"].items() >= expected.labels.items()
+            assert expected.says in text
