@@ -44,6 +44,7 @@ LAYERS: dict[str, Layer] = {
     "batsignal": Layer(),
     "batsignal.__main__": Layer(ours=("batsignal.cli",)),
     "batsignal.errors": Layer(),
+    "batsignal.assets": Layer(),
     "batsignal.snapshot": Layer(banned=WORLD, is_pure=True),
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(

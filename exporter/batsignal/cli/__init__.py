@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from batsignal import __version__
+from batsignal.cli import remote
 from batsignal.errors import BatSignalError
 
 app = typer.Typer(
@@ -204,35 +205,21 @@ def demo(
     raise typer.Exit(play(incident=incident, listen_address=listen_address, duration_seconds=duration_seconds))
 
 
-deploys = typer.Typer(help="Tell a running daemon of deploys.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(deploys, name="deploy")
+remote.add_to(app)
+
+asset_commands = typer.Typer(help="What ships beside the code.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(asset_commands, name="assets")
 
 
-@deploys.command()
-def mark(
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="As the first part of its application_name.")],
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="As the second part of its application_name.")],
-    at: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--at", metavar="TIME", help="When it began: Unix seconds or ISO 8601; without it, now."),
-    ] = None,
-    url: Annotated[
-        str, typer.Option("--url", metavar="URL", envvar="BATSIGNAL_URL", help="The daemon's page.")
-    ] = "http://127.0.0.1:9988",
-    token: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--token",
-            metavar="TOKEN",
-            envvar="BATSIGNAL_TOKEN",
-            help="The daemon's deploy token; others on this host can read it here, not in the variable.",
-        ),
-    ] = None,
+@asset_commands.command()
+def export(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Where to; it is made when it is not there.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there with other content.")] = False,
 ) -> None:
-    """Tell a running daemon that a version of a service begins to run."""
-    from batsignal.cli.deploy import mark as mark_deploy  # noqa: PLC0415 - late on purpose
+    """Write the shipped alert rules, Alertmanager config, runbooks and dashboards into a folder, and name them."""
+    from batsignal.cli.assets import export as export_assets  # noqa: PLC0415 - late on purpose
 
-    raise typer.Exit(mark_deploy(service, version, at=at, url=url, token=token))
+    raise typer.Exit(export_assets(directory, force=force))
 
 
 def main() -> None:

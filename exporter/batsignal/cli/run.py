@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-import batsignal
+from batsignal import assets
 from batsignal.config import load
 from batsignal.daemon import Daemon
 
@@ -46,9 +46,10 @@ def _obey_signals_early() -> None:
 
 
 def _runbooks() -> Path | None:
-    """Return the folder of the shipped runbooks; None where only the package is installed."""
-    folder = Path(batsignal.__file__).parents[2] / "alerts" / "runbooks"
-    return folder if folder.is_dir() else None
+    """Return the folder of the shipped runbooks; None in a copy of the package without them."""
+    alerts = assets.folder("alerts")
+    runbooks = None if alerts is None else alerts / "runbooks"
+    return runbooks if runbooks is not None and runbooks.is_dir() else None
 
 
 def _log_to_stderr(level: str, spelling: str) -> None:
