@@ -65,7 +65,10 @@ LAYERS: dict[str, Layer] = {
         is_pure=True,
     ),
     "batsignal.record.incidents": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
-    "batsignal.record.tally": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
+    "batsignal.record.holders": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
+    "batsignal.record.tally": Layer(
+        ours=("batsignal.snapshot", "batsignal.record.holders"), banned=WORLD, is_pure=True
+    ),
     "batsignal.record.recent": Layer(
         ours=("batsignal.detect.signal", "batsignal.record.board"), banned=WORLD, is_pure=True
     ),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from batsignal.detect.signal import KINDS, SEVERITIES, Signal
+from batsignal.expose.holder_families import holder_families
 from batsignal.record.board import Board, ServerBoard
 from batsignal.record.tally import Histogram
 from batsignal.snapshot import FAILURE_REASONS, VIEWS
@@ -41,6 +42,7 @@ def server_families(server: ServerBoard) -> Iterator[Metric]:
     yield from _reach(server)
     yield from _slots(server)
     yield from _sessions(server)
+    yield from holder_families(server)
     yield from _statements(server)
     yield from _signals(server)
     yield from _pools(server)

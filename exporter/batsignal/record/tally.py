@@ -7,9 +7,10 @@ label: the first `top_names` names keep a series of their own for as long as the
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from batsignal.record.holders import LimitUse, Oldest, limits_of, oldest_of
 from batsignal.snapshot import ApplicationPattern, ProbeResult, Session, Snapshot
 
 OTHER = "other"
@@ -128,14 +129,16 @@ class StatementCount:
 class ServerTally:
     """What one server's ticks have added up to; counts of the last good look, and totals since the daemon's start.
 
-    `usage`, `clients`, `statements` and `blocked` are None when no look has succeeded yet or the last one failed:
-    missing is not zero.
+    `usage`, `clients`, `statements`, `blocked`, `oldest` and `limits` are None when no look has succeeded yet or the
+    last one failed: missing is not zero.
     """
 
     usage: tuple[ConnectionCount, ...] | None = None
     clients: tuple[tuple[str, int], ...] | None = None
     statements: tuple[StatementCount, ...] | None = None
     blocked: int | None = None
+    oldest: tuple[Oldest, ...] | None = None
+    limits: tuple[LimitUse, ...] | None = None
     opened: Mapping[str, int] = field(default_factory=dict)
     closed: Mapping[str, int] = field(default_factory=dict)
     session_seconds: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
@@ -172,7 +175,7 @@ class Tally:
             if snapshot.refused:
                 self._refusals[snapshot.failure.reason] += snapshot.refused
             self._last_t = None
-            return self._view(None, snapshot.t)
+            return self._view(None, snapshot)
         clients = [session for session in snapshot.sessions if session.is_client]
         if snapshot.slots is not None and snapshot.slots.usable:
             self._used_ratio = self._used_ratio.observe(snapshot.used / snapshot.slots.usable)
@@ -186,7 +189,7 @@ class Tally:
                 key = (count.application, count.version, count.state)
                 self._seconds[key] = self._seconds.get(key, 0.0) + elapsed * count.sessions
         self._last_t = snapshot.t
-        return self._view(clients, snapshot.t, usage)
+        return self._view(clients, snapshot, usage)
 
     def _count_churn(self, clients: list[Session], snapshot: Snapshot) -> None:
         t = snapshot.t
@@ -241,14 +244,16 @@ class Tally:
         )
 
     def _view(
-        self, clients: list[Session] | None, t: float, usage: tuple[ConnectionCount, ...] | None = None
+        self, clients: list[Session] | None, snapshot: Snapshot, usage: tuple[ConnectionCount, ...] | None = None
     ) -> ServerTally:
         self._forget_the_gone()
         return ServerTally(
             usage=usage,
-            clients=None if clients is None else self._by_client(clients, t),
+            clients=None if clients is None else self._by_client(clients, snapshot.t),
             statements=None if clients is None else _statements(clients),
             blocked=None if clients is None else sum(1 for session in clients if session.wait_event_type == "Lock"),
+            oldest=None if clients is None else oldest_of(self._labelled(clients)),
+            limits=None if clients is None else limits_of(snapshot),
             opened=dict(self._opened),
             closed=dict(self._closed),
             session_seconds=dict(self._seconds),
@@ -256,6 +261,10 @@ class Tally:
             used_ratio=self._used_ratio,
             ping=self._ping,
         )
+
+    def _labelled(self, clients: Iterable[Session]) -> Iterator[tuple[str, Session]]:
+        alive = self._alive or {}
+        return ((alive[session.key], session) for session in clients)
 
     def _by_client(self, clients: Iterable[Session], t: float) -> tuple[tuple[str, int], ...]:
         counts: Counter[str] = Counter()
