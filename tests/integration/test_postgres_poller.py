@@ -1,6 +1,7 @@
 """The poller against real servers of both majors: what it sees, and what it makes of a server that misbehaves."""
 
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ import psycopg2
 import pytest
 
 from batsignal.drills.embedded import HOST, EmbeddedServer
+from batsignal.poll.entrance import HOLD_FIRST_SECONDS
 from batsignal.poll.postgres import PATIENCE_SECONDS, PostgresPoller
 from batsignal.poll.queries import catalog, sql
 from batsignal.poll.resolve import Resolver
@@ -31,6 +33,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "activity": {"since": 0.0},
     "blockers": {"pids": [1]},
     "counters": {"databases": [1, 5]},
+    "leave": {"pid": 1, "backend_start": 0.0},
     "roles": {"roles": [10]},
     "session": {"statement_timeout_ms": 900, "lock_timeout_ms": 200},
 }
@@ -99,6 +102,11 @@ def own_sessions(connection: psycopg2.extensions.connection) -> int:
         row = cursor.fetchone()
     assert row is not None
     return int(row[0])
+
+
+def connections_to(server: EmbeddedServer) -> list[Any]:
+    """Return this process's own connections to a server, those that it has not let in among them."""
+    return [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == server.port]
 
 
 def fill(server: EmbeddedServer, sessions: Any) -> None:
@@ -484,22 +492,23 @@ def test_frozen_server_costs_each_look_a_second_and_keeps_its_session(
     assert own_sessions(witness) == 1
 
 
-def test_server_frozen_for_long_has_its_session_given_up_and_never_sees_more_than_two(
+def test_server_frozen_for_long_is_tried_once_more_and_never_sees_more_than_two(
     fresh_server: Callable[..., EmbeddedServer], sessions: Any, pollers: Pollers, until: Until
 ) -> None:
     server = fresh_server()
     poller, witness = pollers.on(server), sessions.open(server)
+    others = len(connections_to(server))
     assert poller.look().failure is None
+    assert poller.process is not None
     with frozen(server):
         assert failure(poller).reason == "timeout"
-        pollers.clock.ahead += PATIENCE_SECONDS + 1
-        assert failure(poller).reason == "timeout"
-        assert poller.process is None
-        for _ in range(2):
-            pollers.clock.ahead += 5
+        for _ in range(6):
+            pollers.clock.ahead += PATIENCE_SECONDS + 1
             began = time.monotonic()
             assert failure(poller).reason == "timeout"
-            assert time.monotonic() - began < 2 * LOOK_SECONDS_AT_MOST
+            assert time.monotonic() - began < LOOK_SECONDS_AT_MOST
+            assert len(connections_to(server)) == others + 2, "the session that hangs, and one attempt"
+        assert poller.process is not None, "the seat is not given up for a promise"
     most = 0
 
     def seen_again() -> bool:
@@ -508,8 +517,65 @@ def test_server_frozen_for_long_has_its_session_given_up_and_never_sees_more_tha
         return poller.look().failure is None
 
     until(seen_again, "the server to be seen again", seconds=15)
-    until(lambda: own_sessions(witness) == 1, "the old session to go")
+    until(lambda: own_sessions(witness) == 1, "the other session to go")
     assert most <= 2
+
+
+def test_session_that_hangs_alone_is_replaced_by_another_and_ended(
+    fresh_server: Callable[..., EmbeddedServer], sessions: Any, pollers: Pollers, until: Until
+) -> None:
+    server = fresh_server()
+    poller, witness = pollers.on(server), sessions.open(server)
+    assert poller.look().failure is None
+    assert poller.process is not None
+    backend = psutil.Process(poller.process.backend_pid)
+    backend.suspend()
+    try:
+        assert failure(poller).reason == "timeout"
+        pollers.clock.ahead += PATIENCE_SECONDS + 1
+        until(lambda: poller.look().failure is None, "a look through another session")
+        assert poller.process.backend_pid != backend.pid
+        assert own_sessions(witness) == 2
+    finally:
+        backend.resume()
+    until(lambda: own_sessions(witness) == 1, "the old session to go")
+
+
+def test_attempt_that_waits_for_a_locked_catalog_is_not_repeated_beside_it(
+    fresh_server: Callable[..., EmbeddedServer], sessions: Any, pollers: Pollers, until: Until
+) -> None:
+    server = fresh_server()
+    holder, witness = sessions.open(server), sessions.open(server)
+    holder.autocommit = False
+    execute(holder, "LOCK TABLE pg_database IN ACCESS EXCLUSIVE MODE")
+    others = len(connections_to(server))
+    poller = pollers.on(server)
+    for _ in range(4):
+        assert failure(poller).reason == "timeout"
+        assert len(connections_to(server)) == others + 1
+        pollers.clock.ahead += 10
+    holder.rollback()
+    until(lambda: poller.look().failure is None, "the server to be seen", seconds=5)
+    assert own_sessions(witness) == 1
+
+
+def test_attempt_that_nobody_answers_for_minutes_makes_room_for_another(pollers: Pollers) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        poller = pollers.of(f"host={HOST} port={silent.getsockname()[1]} user=watcher dbname=postgres")
+        assert failure(poller).reason == "timeout"
+        first, _ = silent.accept()
+        with first:
+            assert failure(poller).reason == "timeout"
+            pollers.clock.ahead += HOLD_FIRST_SECONDS
+            assert failure(poller).reason == "timeout"
+            first.setblocking(False)
+            assert first.recv(10_000), "the startup packet"
+            with pytest.raises(ConnectionResetError):
+                first.recv(1)
+            pollers.clock.ahead += 10
+            assert failure(poller).reason == "timeout"
+            silent.settimeout(5)
+            silent.accept()[0].close()
 
 
 def test_frozen_backend_alone_is_a_timeout_and_no_second_session(

@@ -10,7 +10,7 @@ class Backoff:
     """Doubles the wait after each failure up to a cap, with jitter so that many daemons do not knock in step."""
 
     first_seconds: float = 0.5
-    cap_seconds: float = 3.0
+    cap_seconds: float = 2.0
     jitter_ratio: float = 0.25
     random: Callable[[], float] = random.random
     _failures: int = field(default=0, init=False)

@@ -7,11 +7,14 @@ flight and the next wait goes on where this one ended, because a second session 
 needs.
 """
 
+import contextlib
 import itertools
 import os
 import select
+import socket
+import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import psycopg2
@@ -26,6 +29,8 @@ _NOT_OURS = {"26000", "42P05"}
 GAVE_UP = frozenset({"57014", "55P03"})
 # character_not_in_repertoire, untranslatable_character: another database's text does not fit our encoding.
 _NOT_OUR_ENCODING = {"22021", "22P05"}
+# SO_LINGER of no time: closing sends a reset.
+_RESET = struct.pack("ii", 1, 0)
 _NO_ENCODING = "SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)"
 
 
@@ -57,6 +62,21 @@ class GuardedSession:
     def open(self, deadline: float) -> None:
         """Wait until the server let us in, or raise DeadlineError at `deadline` (monotonic seconds)."""
         self._wait(deadline)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the other end, its kernel at least, has taken the connection: it may cost the server something."""
+        try:
+            with self._socket() as sock:
+                sock.getpeername()
+        except (OSError, psycopg2.Error):
+            return False
+        return True
+
+    @property
+    def announced_pid(self) -> int:
+        """The backend's pid as the other end gave it at the start; a pooler makes one up."""
+        return int(self._connection.info.backend_pid)
 
     @property
     def in_flight(self) -> bool:
@@ -130,6 +150,22 @@ class GuardedSession:
         """Drop the connection; nothing is waited for."""
         self._cursor = None
         self._connection.close()
+
+    def abort(self) -> None:
+        """Drop a connection that nobody answers on, with a reset.
+
+        A hung server that wakes up finds an ordinary end only once it has let the session in; a reset tells it before
+        that nobody is there any more.
+        """
+        with contextlib.suppress(OSError, psycopg2.Error), self._socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
+
+    @contextlib.contextmanager
+    def _socket(self) -> Iterator[socket.socket]:
+        """Lend the connection's socket; what is set on it stays."""
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as sock:
+            yield sock
 
     def _query_prepared(self, text: str, arguments: Mapping[str, Any], deadline: float) -> list[Row]:
         name = self._prepared.get(text)

@@ -14,9 +14,10 @@ from typing import Any
 import psycopg2
 import structlog
 
-from batsignal.poll.backoff import Backoff
-from batsignal.poll.conninfo import connect_parameters, redacted
+from batsignal.poll.conninfo import redacted
+from batsignal.poll.entrance import Entrance
 from batsignal.poll.guarded import DeadlineError, GuardedSession
+from batsignal.poll.refusal import Refusal
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup_error import server_message
 from batsignal.snapshot import PoolerPool
@@ -56,15 +57,12 @@ class PgBouncerPoller:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
-        self._dsn = dsn
-        self._resolver = resolver
         self._monotonic = monotonic
-        self._backoff = Backoff()
+        self._entrance = Entrance(dsn, resolver, monotonic=monotonic, dbname=CONSOLE)
         self._busy = threading.Lock()
         self._closing = False
         self._session: GuardedSession | None = None
         self._stuck_since: float | None = None
-        self._turn = 0
         self._failure: str | None = None
         self._latest: tuple[float, PoolerLook] | None = None
         self._told: str | None = ""
@@ -109,32 +107,34 @@ class PgBouncerPoller:
             self._busy.release()
 
     def _look(self) -> tuple[PoolerPool, ...] | None:
-        password = None
+        if self._session is None:
+            self._session = self._enter()
+        session = self._session
+        if session is None:
+            return None
         try:
-            if self._session is None:
-                if not self._backoff.may_try(self._monotonic()):
-                    return None
-                self._session = self._connect()
-            password = self._session.password
-            return self._ask(self._session)
-        except ResolveError as exc:
-            self._give_up(str(exc))
+            return self._ask(session)
         except DeadlineError:
             self._be_patient()
         except psycopg2.Error as exc:
-            self._give_up(server_message(redacted(str(exc), password)) or type(exc).__name__)
+            self._give_up(_said(exc, session.password))
         return None
 
-    def _connect(self) -> GuardedSession:
-        parameters = connect_parameters(self._dsn, self._resolver, LOOK_SECONDS, self._turn)
-        session = GuardedSession({"dbname": CONSOLE, **parameters}, monotonic=self._monotonic)
-        try:
-            session.open(self._monotonic() + CONNECT_SECONDS)
-        except (DeadlineError, psycopg2.Error):
-            self._turn += 1  # of several addresses, the next one may answer
-            session.close()
-            raise
-        return session
+    def _enter(self) -> GuardedSession | None:
+        if not self._entrance.may_try:
+            return None
+        wait_seconds = LOOK_SECONDS if self._entrance.is_under_way else CONNECT_SECONDS
+        entered = self._entrance.enter(wait_seconds, lambda session, _deadline: session)
+        if not isinstance(entered, Refusal):
+            return entered
+        match entered.error:
+            case DeadlineError():
+                self._failure = f"no answer within {CONNECT_SECONDS:g} s"
+            case ResolveError() as exc:
+                self._failure = str(exc)
+            case exc:
+                self._failure = _said(exc, entered.password)
+        return None
 
     def _ask(self, session: GuardedSession) -> tuple[PoolerPool, ...]:
         deadline = self._monotonic() + LOOK_SECONDS
@@ -143,14 +143,10 @@ class PgBouncerPoller:
         rows = session.query("SHOW POOLS", {}, deadline)
         names = session.columns
         self._stuck_since = None
-        self._backoff.succeeded()
         return tuple(read_pool(dict(zip(names, row, strict=True))) for row in rows)
 
     def _be_patient(self) -> None:
         now = self._monotonic()
-        if self._session is None:
-            self._give_up(f"no answer within {CONNECT_SECONDS:g} s")
-            return
         self._failure = f"no answer within {LOOK_SECONDS:g} s"
         self._stuck_since = now if self._stuck_since is None else self._stuck_since
         if now - self._stuck_since > PATIENCE_SECONDS:
@@ -159,13 +155,20 @@ class PgBouncerPoller:
     def _give_up(self, failure: str) -> None:
         self._failure = failure
         self._drop()
-        self._backoff.failed(self._monotonic())
+        self._entrance.failed()
 
     def _drop(self) -> None:
+        self._entrance.leave()
+        session, self._session = self._session, None
+        if session is not None and self._stuck_since is not None:
+            session.abort()
+        elif session is not None:
+            session.close()
         self._stuck_since = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+
+
+def _said(error: Exception, password: str | None) -> str:
+    return server_message(redacted(str(error), password)) or type(error).__name__
 
 
 def read_pool(row: Mapping[str, Any]) -> PoolerPool:

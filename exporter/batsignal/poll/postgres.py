@@ -1,8 +1,9 @@
 """Looks at one PostgreSQL server once a tick, on one kept session, and returns what it saw as a `Snapshot`.
 
 It never judges and never raises: a look that fails is a `PollFailure`. The session is opened at the start and kept, so
-that it still answers when nobody else can get in; it is never opened twice, and while the server does not answer,
-the statement in flight is waited for rather than a second session opened beside it.
+that it still answers when nobody else can get in. While the server does not answer, the statement in flight is waited
+for; after some seconds one attempt is made beside it (`entrance`), and whichever answers first is kept: never more than
+two, and the seat is not given up for a promise.
 """
 
 import time
@@ -12,13 +13,13 @@ from typing import Any
 
 import psycopg2
 
-from batsignal.poll.backoff import Backoff
-from batsignal.poll.conninfo import connect_parameters, redacted
+from batsignal.poll.conninfo import redacted
+from batsignal.poll.entrance import Entrance
 from batsignal.poll.facts import Facts
 from batsignal.poll.guarded import GAVE_UP, DeadlineError, GuardedSession
 from batsignal.poll.queries import OLDEST_MAJOR, sql
-from batsignal.poll.refusal import Refusal, explain
-from batsignal.poll.resolve import ResolveError, Resolver
+from batsignal.poll.refusal import explain
+from batsignal.poll.resolve import Resolver
 from batsignal.poll.rows import Names, Row, RowReader
 from batsignal.poll.startup_error import server_message
 from batsignal.snapshot import FailureReason, PollFailure, Session, Snapshot
@@ -28,7 +29,7 @@ LOOK_SECONDS = 1.0
 STATEMENT_TIMEOUT_MS = 900
 LOCK_TIMEOUT_MS = 200
 CONNECT_SECONDS = 2.0
-# How long a statement in flight is waited for before its session is given up and a new one is tried.
+# How long a statement in flight is waited for before a new session is tried beside it.
 PATIENCE_SECONDS = 6.0
 
 BLOCKERS_MAX = 100
@@ -44,6 +45,8 @@ class _Kept:
     pid: int
     server_version_num: int
     postmaster_start: float
+    seat: Mapping[str, Any] | None
+    """Which backend this is, to know it again; None behind a pooler, whose backends are not ours."""
     role: str | None
     facts: Facts
     stuck_since: float | None = None
@@ -71,17 +74,16 @@ class PostgresPoller:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
-        self._dsn = dsn
         self._resolver = resolver
         self._clock = clock
         self._monotonic = monotonic
-        self._backoff = Backoff()
+        self._entrance = Entrance(dsn, resolver, monotonic=monotonic)
+        self._left: Mapping[str, Any] | None = None
         self._kept: _Kept | None = None
         self._names = Names()
         self._rows = RowReader(self._names)
         self._failure: PollFailure | None = None
         self._refused = 0
-        self._attempts = 0
         # Server's clock less ours, so that a failed look is timed on the same clock as the good ones.
         self._clock_offset = 0.0
 
@@ -104,17 +106,18 @@ class PostgresPoller:
 
     def close(self) -> None:
         """Give the seat back."""
+        self._entrance.leave()
         if self._kept is not None:
             self._kept.session.close()
             self._kept = None
 
     def _look(self, *, again: bool = True) -> Snapshot:
         if self._kept is None:
-            refused = self._connect()
+            refused = self._enter(LOOK_SECONDS if self._entrance.is_under_way else CONNECT_SECONDS)
             if refused is not None:
                 return self._failed(refused)
         try:
-            return self._look_through_session(self._monotonic() + LOOK_SECONDS)
+            return self._look_through_session(self._monotonic() + self._patience_left())
         except DeadlineError:
             return self._failed(self._stuck())
         except psycopg2.Error as exc:
@@ -122,7 +125,7 @@ class PostgresPoller:
         if self._kept is None:
             if again:  # the session was ended from outside (pg_terminate_backend, a restart): a new one may do
                 return self._look(again=False)
-            self._backoff.failed(self._monotonic())
+            self._entrance.failed()
         return self._failed(failure)
 
     def _failed(self, failure: PollFailure) -> Snapshot:
@@ -139,40 +142,31 @@ class PostgresPoller:
 
     # -- the kept session ------------------------------------------------------------------------------------------
 
-    def _connect(self) -> PollFailure | None:
-        now = self._monotonic()
-        if self._failure is not None and not self._backoff.may_try(now):
+    def _enter(self, wait_seconds: float) -> PollFailure | None:
+        """Try to have a session, in place of the one that is stuck if there is one; return why there is none."""
+        if self._failure is not None and not self._entrance.may_try:
             return self._failure
-        session, parameters, password = None, None, None
-        try:
-            parameters = connect_parameters(self._dsn, self._resolver, LOOK_SECONDS, self._attempts)
-            password = parameters.get("password")
-            session = GuardedSession(parameters, monotonic=self._monotonic)
-            parameters, password = session.parameters, session.password
-            session.open(now + CONNECT_SECONDS)
-            self._kept = self._introduce(session, self._monotonic() + LOOK_SECONDS)
-        except ResolveError as exc:
-            failure = PollFailure(reason="unreachable", text=str(exc))
-        except (DeadlineError, psycopg2.Error) as exc:
-            if session is not None:
-                session.close()
-            failure = explain(Refusal(error=exc, parameters=parameters or {}, password=password), self._resolver)
-        else:
-            self._backoff.succeeded()
+        entered = self._entrance.enter(wait_seconds, self._introduce)
+        if isinstance(entered, _Kept):
+            if self._kept is not None:
+                self._kept.session.abort()
+            self._kept = entered
             return None
-        self._attempts += failure.reason in {"timeout", "unreachable"}
+        failure = explain(entered, self._resolver)
+        if failure.reason == "unreachable":
+            self._entrance.failed(is_address_at_fault=True)
         self._refused += failure.reason in {"slots_full", "role_limit", "database_limit"}
-        self._backoff.failed(self._monotonic())
         return failure
 
     def _introduce(self, session: GuardedSession, deadline: float) -> _Kept:
         arguments = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS, "lock_timeout_ms": LOCK_TIMEOUT_MS}
         row = session.query(sql("session", OLDEST_MAJOR * 10000), arguments, deadline)[0]
-        *_, pid, version, postmaster_start = row
+        *_, pid, backend_start, version, postmaster_start = row
         if version < OLDEST_MAJOR * 10000:
             raise psycopg2.NotSupportedError(
                 f"PostgreSQL {version // 10000} is too old: {OLDEST_MAJOR} or newer is needed"
             )
+        self._end_left_behind(session, deadline)
         self._rows.forget()
 
         def ask(query: str, wanted: Mapping[str, Any], until: float) -> list[Row]:
@@ -183,26 +177,47 @@ class PostgresPoller:
             pid=pid,
             server_version_num=version,
             postmaster_start=postmaster_start,
+            seat={"pid": pid, "backend_start": backend_start} if session.announced_pid == pid else None,
             role=session.parameters.get("user"),
             facts=Facts(names=self._names, ask=ask, monotonic=self._monotonic, server_version_num=version),
         )
 
-    def _stuck(self) -> PollFailure:
-        """Say that the answer is late, and give the session up once it has been late for too long."""
-        now = self._monotonic()
+    def _end_left_behind(self, session: GuardedSession, deadline: float) -> None:
+        """End the session we had before, if the server still has it: no word of its end can have come through."""
+        before = self._kept.seat if self._kept else self._left
+        if before is not None:
+            session.query(sql("leave", OLDEST_MAJOR * 10000), before, deadline)
+            self._left = None
+
+    def _patience_left(self) -> float:
+        """Return how long a look waits for the kept session, in seconds: half as long once another is tried too."""
         kept = self._kept
-        if kept is not None:
-            kept.stuck_since = now if kept.stuck_since is None else kept.stuck_since
-            if now - kept.stuck_since > PATIENCE_SECONDS:
-                self.close()
-        return PollFailure(reason="timeout", text=f"the server did not answer within {LOOK_SECONDS:g} s")
+        if kept is None or kept.stuck_since is None:
+            return LOOK_SECONDS
+        is_over = self._monotonic() - kept.stuck_since > PATIENCE_SECONDS
+        return LOOK_SECONDS / 2 if is_over else LOOK_SECONDS
+
+    def _stuck(self) -> PollFailure:
+        """Say that the answer is late, and try another session beside this one once it has been late for too long."""
+        now = self._monotonic()
+        late = PollFailure(reason="timeout", text=f"the server did not answer within {LOOK_SECONDS:g} s")
+        kept = self._kept
+        if kept is None:
+            return late
+        kept.stuck_since = now if kept.stuck_since is None else kept.stuck_since
+        if now - kept.stuck_since <= PATIENCE_SECONDS:
+            return late
+        return self._enter(LOOK_SECONDS / 2) or late
 
     def _broken(self, error: psycopg2.Error) -> PollFailure:
         """Return what an error on the kept session means; the session is given up unless it still serves."""
         text = self._text(error)
         if error.pgcode in GAVE_UP:
             return PollFailure(reason="timeout", sqlstate=error.pgcode, text=text)
-        self.close()
+        if self._kept is not None:
+            self._left = self._kept.seat
+            self._kept.session.close()
+            self._kept = None
         shutting_down = error.pgcode in {"57P01", "57P02", "57P03"}
         reason: FailureReason = "not_accepting" if shutting_down else "unreachable"
         return PollFailure(reason=reason, sqlstate=error.pgcode, text=text)
@@ -219,7 +234,9 @@ class PostgresPoller:
             raise RuntimeError("no session to look through")
         if kept.session.in_flight:
             self._finish(kept, deadline)
-        kept.stuck_since = None
+        if kept.stuck_since is not None:
+            kept.stuck_since = None
+            self._entrance.leave()
         asked = self._monotonic()
         ((t,),) = kept.session.query_often(sql("clock", kept.server_version_num), {}, deadline)
         ping_seconds = self._monotonic() - asked

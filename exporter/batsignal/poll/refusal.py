@@ -42,6 +42,8 @@ class Refusal:
 
 def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     """Return the reason of a failed connect; takes at most `DIAGNOSE_SECONDS`, and never raises."""
+    if isinstance(refusal.error, ResolveError):
+        return PollFailure(reason="unreachable", text=str(refusal.error))
     if isinstance(refusal.error, DeadlineError):
         return PollFailure(reason="timeout", text="the server did not let us in in time: no answer")
     if not refusal.parameters:
