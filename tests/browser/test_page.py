@@ -41,7 +41,7 @@ def test_style_is_applied_under_the_policy(site: Any, boards: Any, open_browser:
     browser = open_browser()
     browser.open(site.url)
     assert browser.run("return getComputedStyle(document.documentElement).backgroundColor") == "rgb(7, 11, 25)"
-    assert browser.run("return parseFloat(getComputedStyle(document.querySelector('h1')).fontSize)") >= 48
+    assert browser.run("return parseFloat(getComputedStyle(document.querySelector('h1 .lead')).fontSize)") >= 48
 
 
 def test_open_page_lights_up_and_goes_dark_again_without_a_reload(

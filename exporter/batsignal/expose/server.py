@@ -28,6 +28,7 @@ from batsignal.expose import api, listen, page
 from batsignal.expose.accept import wants_gzip, wants_openmetrics
 from batsignal.expose.deploys import DeployViews, Desk
 from batsignal.expose.incidents import IncidentViews, Past
+from batsignal.expose.stream import Stream
 from batsignal.record.board import Board
 
 MetricsSource = Callable[[bool, bool], bytes]
@@ -97,16 +98,18 @@ class _Views:
         self._board = board
         self._clock = clock
         self._runbooks = runbooks
-        self._rendered: tuple[Board, int, bytes] | None = None
+        self._drawn: tuple[Board, int, page.Drawn] | None = None
 
-    async def page(self, request: Request) -> Response:
-        """Answer the status page; several readers within the same second and board share one rendering."""
-        board, now = self._board(), self._clock()
-        kept = self._rendered
+    def draw(self, board: Board, now: float) -> page.Drawn:
+        """Return the status page; several readers within the same second and board share one drawing."""
+        kept = self._drawn
         if kept is None or kept[0] is not board or kept[1] != int(now):
             names = frozenset(path.stem for path in self._runbooks.glob("*.md")) if self._runbooks else frozenset()
-            kept = self._rendered = (board, int(now), page.render(board, now, runbooks=names))
-        body, headers = kept[2], {"vary": "Accept-Encoding"}
+            kept = self._drawn = (board, int(now), page.draw_status(board, now, runbooks=names))
+        return kept[2]
+
+    async def page(self, request: Request) -> Response:
+        body, headers = self.draw(self._board(), self._clock()).document(), {"vary": "Accept-Encoding"}
         if wants_gzip(",".join(request.headers.getlist("accept-encoding"))):
             body, headers["content-encoding"] = gzip.compress(body, 5, mtime=0), "gzip"
         return Response(body, media_type="text/html", headers=headers)
@@ -191,6 +194,7 @@ def build_app(
             Route("/-/reload", _lifecycle(reload), methods=["GET", "POST", "PUT"]),
             Route("/api/v1/status", views.status),
             Route("/api/v1/signals", views.signals),
+            Route("/api/v1/stream", Stream(board, clock, lambda shown, now: views.draw(shown, now).as_json())),
             Route("/api/v1/incidents", incidents.list),
             Route("/api/v1/incidents/{incident}", incidents.one),
             Route("/api/v1/incidents/{incident}/recording", incidents.recording),

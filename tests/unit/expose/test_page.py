@@ -16,7 +16,7 @@ from batsignal.record.tally import ServerTally
 from batsignal.snapshot import Deploy
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-DRAWING = {"path", "rect", "circle", "stop"}
+DRAWING = {"path", "rect", "circle", "stop", "line"}
 
 
 class Document(HTMLParser):
@@ -108,14 +108,14 @@ def test_lit_page_says_what_who_since_when_time_left_and_what_to_do(boards: Any)
         "Since 09:03:44 UTC , 1 min 16 s ago",
         "After deploy web 2.4.0 (was 2.3.9 ) at 09:03:24 UTC , 20 s before it began",
         "1:49 until no slot is left, at about 09:06:49 UTC",
-        "Do this Roll back web to 2.3.9.",
-        "The database is healthy: do not restart it.",
+        "Do this Copy Roll back web to 2.3.9. The database is healthy: do not restart it.",
         "ping 0.4 ms, no lock waits",
         "Runbook BatSignalLeak",
     ):
         assert words in text
     assert b'datetime="2025-10-09T09:03:44Z"' in html
-    assert b'<main class="lit critical">' in html
+    assert b'<main class="lit critical" data-now="1760000700.000"' in html
+    assert b'data-copy="Roll back web to 2.3.9. Do not restart the database: it is healthy."' in html
 
 
 def test_time_left_is_counted_from_the_tick_and_not_from_the_reading(boards: Any) -> None:
@@ -210,7 +210,7 @@ def test_config_that_would_not_load_is_said_on_the_page(boards: Any) -> None:
 
 
 def test_failed_probe_shows_its_reason(boards: Any) -> None:
-    assert "down 503 status 503" in read(boards.two_signals(), boards.now)
+    assert "down HTTP 503 status 503" in read(boards.two_signals(), boards.now)
 
 
 def test_culprit_is_told_by_word_and_not_by_colour_alone(boards: Any) -> None:
@@ -284,7 +284,7 @@ def test_page_without_scripts_refreshes_itself(boards: Any) -> None:
 
 
 def test_the_last_incidents_are_listed_each_with_its_story(boards: Any) -> None:
-    assert "Recent incidents" not in read(boards.quiet(), boards.now)
+    assert "Recent incidents No incident is known." in read(boards.quiet(), boards.now)
     common = {"server": "db1", "kind": "leak", "severity": "critical", "since": boards.now - 700}
     incidents = (
         PastIncident(id="b2", summary="web <leaks>", detected=boards.now - 600, **common),
@@ -292,5 +292,41 @@ def test_the_last_incidents_are_listed_each_with_its_story(boards: Any) -> None:
     )
     board = replace(boards.quiet(), incidents=incidents)
     text = read(board, boards.now)
-    assert re.search(r"Recent incidents.*web <leaks> critical db1 .*goes on.*leak critical db1 .*2 min", text), text
-    assert b'href="api/v1/incidents/b2"' in page.render(board, boards.now)
+    assert re.search(
+        r"Recent incidents critical web <leaks> db1 : began 08:53:20 UTC , named 1 min 40 s later, goes on for"
+        r" 11 min 40 s critical connection leak db1 : .*, ended 08:55:20 UTC , lasted 2 min ",
+        text,
+    ), text
+    assert b'href="incidents/b2"' in page.render(board, boards.now)
+
+
+def test_a_word_for_the_state_changes_with_the_state_and_with_no_number(boards: Any) -> None:
+    def state(board: Any) -> str:
+        return dict(entry[1:] for entry in Document(page.render(board, boards.now)).attributes)["data-state"]
+
+    lit = boards.lit()
+    grown = boards.board(boards.server(used=70, signals=(boards.signal(sessions=46, summary="46 held"),)))
+    calmer = boards.board(boards.server(used=62, signals=(boards.signal(severity="warning"),)))
+    assert state(lit) == state(grown)
+    assert len({state(board) for board in (lit, calmer, boards.quiet(), boards.two_signals())}) == 4
+
+
+def test_a_fleet_is_a_list_with_the_worst_first_and_only_the_worst_have_a_card(boards: Any) -> None:
+    fleet = [boards.server(f"db{n}", used=20 + n) for n in range(1, 9)]
+    full = boards.server("shop", used=97, signals=(boards.signal(server="shop", severity="warning"),))
+    gone = boards.failing("timeout", "no answer within 2 s", name="archive")
+    html = page.render(boards.board(*fleet, gone, full, "new"), boards.now)
+    text = Document(html).text
+    order = [
+        text.index(f" {name} ", text.index("11 servers, the worst first")) for name in ("shop", "archive", "new", "db8")
+    ]
+    assert order == sorted(order)
+    assert html.count(b"<article") == 6
+    assert "24 of 97, 41 s ago" in text
+
+
+def test_many_servers_that_cannot_be_seen_are_counted_and_not_all_named_in_the_headline(boards: Any) -> None:
+    servers = [boards.failing("timeout", "no answer within 2 s", name=f"db{n}") for n in range(40)]
+    text = read(boards.board(*servers), boards.now)
+    assert "Cannot see db0, db1, db10 and 37 more" in text
+    assert "and 35 more servers." in text

@@ -1,11 +1,14 @@
-"""The status page: one HTML document, drawn on the server from the board, complete without scripts.
+"""The pages for people: HTML documents drawn on the server, complete without scripts.
 
 Owns templates, style, script and the Content-Security-Policy that allows exactly these two by their hashes. Inline,
 because the page at 3 a.m. must come whole in one answer; no asset from outside, ever. Names from outside pass through
-autoescape and `wording.printable`.
+autoescape and `wording.printable`. What a page says is drawn once (`Drawn`), and goes out as a document or, to pages
+that are open, as the part of it that changes.
 """
 
 from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,12 +16,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from batsignal.expose.page import chart, wording
-from batsignal.expose.page.story import CHARTS_SHOWN, tell
+from batsignal.expose.page.story import CARDS_SHOWN, Mood, tell
 from batsignal.record.board import Board
+
+# Without scripts the page asks for itself anew.
+REFRESH_SECONDS = 5
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "page.css").read_text("utf-8")
 _SCRIPT = (_HERE / "page.js").read_text("utf-8")
+BUILD = sha256((_STYLE + _SCRIPT).encode("utf-8")).hexdigest()[:12]
+"""What style and script a page was sent with: an open page with others loads itself anew."""
 
 
 def _source(text: str) -> str:
@@ -38,6 +46,37 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32'"
+    " rx='7' fill='%230b1124'/%3E%3Ccircle cx='16' cy='16' r='12' fill='%23{colour}'/%3E%3Cpath fill='%230b1124' d='M16"
+    " 12l-1-2-1 2c-3 0-3-2-3-3-3 0-6 3-7 6 2-1 4 0 4 2 1-1 3-1 4 1 1-1 3 0 4 2 1-2 3-3 4-2 1-2 3-2 4-1 0-2 2-3 4-2-1-3"
+    "-4-6-7-6 0 1 0 3-3 3l-1-2z'/%3E%3C/svg%3E"
+)
+_ICON_COLOURS: Mapping[Mood, str] = {"lit": "ffd84d", "quiet": "39456b", "blind": "c9d0e4", "starting": "c9d0e4"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A page, drawn: its title, its icon and all that can change, the `main` element.
+
+    `stream` is where the open page hears of changes, None for one that is not told; `refresh_seconds` is how often it
+    asks for itself where scripts do not run, None for never.
+    """
+
+    title: str
+    icon: str
+    main: Markup
+    stream: str | None = None
+    refresh_seconds: int | None = None
+
+    def as_json(self) -> Mapping[str, str]:
+        """Return what an open page puts in place of what it shows."""
+        return {"build": BUILD, "title": self.title, "icon": self.icon, "main": self.main}
+
+    def document(self) -> bytes:
+        """Return the whole document in UTF-8."""
+        return _SHELL.render(drawn=self, build=BUILD).encode("utf-8", "replace")
+
 
 def _environment() -> Environment:
     environment = Environment(
@@ -56,20 +95,36 @@ def _environment() -> Environment:
         span=wording.span,
         clock=wording.clock,
         latency=wording.latency,
+        short=wording.short,
     )
     environment.globals.update(
         style=Markup(_STYLE),  # noqa: S704  # our own file, and the CSP holds its hash
         script=Markup(_SCRIPT),  # noqa: S704  # likewise
-        charts_shown=CHARTS_SHOWN,
+        kinds=wording.KINDS,
+        cards_shown=CARDS_SHOWN,
         chart_width=chart.WIDTH,
         chart_height=chart.HEIGHT,
     )
     return environment
 
 
-_PAGE = _environment().get_template("page.html.j2")
+_TEMPLATES = _environment()
+_SHELL = _TEMPLATES.get_template("shell.html.j2")
+_STATUS = _TEMPLATES.get_template("status.html.j2")
+
+
+def draw_status(board: Board, now: float, *, runbooks: frozenset[str] = frozenset()) -> Drawn:
+    """Return the status page. `runbooks` are the names that `/runbooks/NAME` answers: only they are linked."""
+    story = tell(board, now, runbooks)
+    return Drawn(
+        title=story.title,
+        icon=_ICON.format(colour=_ICON_COLOURS[story.mood]),
+        main=Markup(_STATUS.render(story=story, now=now)),  # noqa: S704  # escaped by its template
+        stream="api/v1/stream?page=1",
+        refresh_seconds=REFRESH_SECONDS,
+    )
 
 
 def render(board: Board, now: float, *, runbooks: frozenset[str] = frozenset()) -> bytes:
-    """Return the page in UTF-8. `runbooks` are the names that `/runbooks/NAME` answers: only they are linked."""
-    return _PAGE.render(story=tell(board, now, runbooks), now=now).encode("utf-8", "replace")
+    """Return the status page as a document in UTF-8."""
+    return draw_status(board, now, runbooks=runbooks).document()

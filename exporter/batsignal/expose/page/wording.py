@@ -16,6 +16,8 @@ MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86400
 MILLISECONDS_MAX_SECONDS = 1.0
+LISTED_MOST = 3
+LABEL_CHARACTERS_MOST = 26
 
 STATES = {
     "starting": "first look under way",
@@ -153,6 +155,25 @@ def who(application: str | None, version: str | None) -> str:
     ('web@2.4.0', 'billing', 'unnamed')
     """
     return f"{application or 'unnamed'}@{version}" if version else application or "unnamed"
+
+
+def short(label: str) -> str:
+    """Return a label that fits beside a mark in a picture.
+
+    >>> short("web 2.4.0"), short("w" * 40)
+    ('web 2.4.0', 'wwwwwwwwwwwwwwwwwwwwwww...')
+    """
+    return label if len(label) <= LABEL_CHARACTERS_MOST else f"{label[: LABEL_CHARACTERS_MOST - 3]}..."
+
+
+def listed(names: list[str]) -> str:
+    """Return names as one phrase, of many the first few.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c", "d", "e"])
+    ('a, b', 'a, b, c and 2 more')
+    """
+    more = len(names) - LISTED_MOST
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:LISTED_MOST])} and {more} more"
 
 
 def server_version(number: int | None) -> str:
