@@ -14,6 +14,7 @@ from statistics import median
 
 from batsignal.detect import wording
 from batsignal.detect.memory import Memory
+from batsignal.detect.reachability import FULL_REASONS
 from batsignal.detect.signal import Finding, Kind
 from batsignal.detect.window import Window
 from batsignal.snapshot import Session, Snapshot
@@ -47,6 +48,8 @@ FLOWING_RATIO = 0.5
 FLOWING_STILL_RATIO = 0.2
 # A look that fails is a gap; what was known so shortly before still holds.
 HELD_SECONDS = 3.0
+# One that is refused for want of a slot was answered: full is alive. For so long what was known before still holds.
+HELD_WHILE_FULL_SECONDS = 600.0
 MEMORY_SHORT_RATIO = 0.97
 MINUTE_SECONDS = 60.0
 MINUTES_KEPT = 60
@@ -59,10 +62,14 @@ LOCK_KINDS: frozenset[Kind] = frozenset({"lock_pileup", "idle_in_transaction"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """The verdict of one look: `healthy` is None when nothing is known, and `evidence` says by what it is."""
+    """The verdict of one look: `healthy` is None when nothing is known, and `evidence` says by what it is.
+
+    `is_full`: the look was refused for want of a slot, so that the server is alive, whatever else is known of it.
+    """
 
     healthy: bool | None = None
     evidence: tuple[str, ...] = ()
+    is_full: bool = False
 
 
 @dataclass(slots=True)
@@ -154,10 +161,11 @@ class HealthWatch:
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
-    def check_up(self, window: Window) -> "Checkup | None":
-        """Return what the last look shows of the database; None when looks have failed for a while."""
+    def check_up(self, window: Window, latest: Snapshot) -> "Checkup | None":
+        """Return what the last look that succeeded shows of the database; None when looks have failed for a while."""
         snapshot = window.snapshot
-        if snapshot is None or window.t - snapshot.t > HELD_SECONDS:
+        held_seconds = HELD_WHILE_FULL_SECONDS if is_full(latest) else HELD_SECONDS
+        if snapshot is None or window.t - snapshot.t > held_seconds:
             return None
         pings = [] if snapshot.ping_seconds is None else list(islice(reversed(window.pings), PINGS_JUDGED))
         usual = self._ping.value
@@ -171,6 +179,11 @@ class HealthWatch:
             usual_commits_per_second=self._commits.value,
             flows=self._flows,
         )
+
+
+def is_full(snapshot: Snapshot) -> bool:
+    """Return whether a look was refused for want of a slot: the server answered."""
+    return snapshot.failure is not None and snapshot.failure.reason in FULL_REASONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

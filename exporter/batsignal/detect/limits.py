@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from batsignal.detect import wording
+from batsignal.detect.signal import Subject
 from batsignal.detect.window import Window
 
 
@@ -54,6 +56,16 @@ def limits_of(window: Window) -> list[Limit]:
         limits += [Limit(f"role:{name}", roles[name], most) for name, most in _set(snapshot.role_limits)]
         limits += [Limit(f"database:{name}", databases[name], most) for name, most in _set(snapshot.database_limits)]
     return limits
+
+
+def holders_of(window: Window, limit: str) -> Counter[str]:
+    """Return who held how many sessions that count against a limit, by name, when they were last seen."""
+    holders: Counter[str] = Counter()
+    for key, origin in window.origins.items():
+        if origin.tracks and limit in {"server", f"role:{key.user}", f"database:{key.database}"}:
+            subject = Subject(application=key.service, version=key.version, user=key.user)
+            holders[wording.culprit(subject)] += len(origin.tracks)
+    return holders
 
 
 def _set(limits: Mapping[str, int]) -> list[tuple[str, int]]:

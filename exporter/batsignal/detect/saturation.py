@@ -5,16 +5,17 @@ lit silences this: it is the symptom. Owns each limit's hysteresis and what a us
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batsignal.config import Thresholds
 from batsignal.detect import wording
 from batsignal.detect.growth import Growth
-from batsignal.detect.limits import Limit, limits_of
+from batsignal.detect.limits import Limit, holders_of, limits_of
+from batsignal.detect.lockout import Lockout
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.window import Window
+from batsignal.snapshot import Snapshot
 
 # What is near a limit and does not grow towards it may be a batch that ends: the warning of it can wait. And a peak
 # that came and went is usual: the next one is told of once it lasts clearly longer, up to so long.
@@ -44,6 +45,7 @@ class SaturationDetector:
     def __init__(self, thresholds: Thresholds) -> None:
         self._limits = thresholds
         self._held: dict[str, _Held] = {}
+        self._lockout = Lockout()
         self._last: tuple[Finding, ...] = ()
 
     def exhaustion_seconds(self, window: Window) -> float:
@@ -53,8 +55,19 @@ class SaturationDetector:
             return math.inf
         return self._held["server"].growth.seconds_left(snapshot.slots.usable - window.used)
 
-    def look(self, window: Window) -> Iterable[Finding]:
-        """Return the limits that are about to be reached. A look that failed changes nothing."""
+    def look(self, window: Window, latest: Snapshot) -> Iterable[Finding]:
+        """Return the limits that are about to be reached; `latest` is the look of now, be it one that failed.
+
+        One that failed changes nothing, unless it was refused because a limit is reached.
+        """
+        shut_out = self._lockout.look(window, latest)
+        counted = {finding.key: finding for finding in self._counted(window)}
+        if shut_out is not None and not (shut_out.fading and shut_out.key in counted):
+            before = counted.get(shut_out.key)
+            counted[shut_out.key] = shut_out if before is None else replace(shut_out, since=before.since)
+        return tuple(counted.values())
+
+    def _counted(self, window: Window) -> tuple[Finding, ...]:
         snapshot = window.snapshot
         if snapshot is None or window.t != snapshot.t:
             return self._last
@@ -115,7 +128,7 @@ class SaturationDetector:
 
     def _finding(self, limit: Limit, held: _Held, severity: Severity, window: Window) -> Finding:
         exhaustion = held.growth.seconds_left(limit.room)
-        holders = _largest_holders(window, limit)
+        holders = wording.largest(holders_of(window, limit.name))
         previous = next((finding for finding in self._last if finding.key == (limit.name,)), None)
         since = previous.since if previous else (held.since if held.since is not None else window.t)
         return Finding(
@@ -152,14 +165,3 @@ def _left(exhaustion: float) -> str:
     if math.isfinite(exhaustion):
         return f"the last is gone in {wording.duration(exhaustion)}"
     return "not growing steadily"
-
-
-def _largest_holders(window: Window, limit: Limit) -> str:
-    holders: Counter[str] = Counter()
-    for key, origin in window.origins.items():
-        if not origin.tracks or limit.name not in {"server", f"role:{key.user}", f"database:{key.database}"}:
-            continue
-        subject = Subject(application=key.service, version=key.version, user=key.user)
-        holders[wording.culprit(subject)] += len(origin.tracks)
-    largest = sorted(holders.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} {count}" for name, count in largest[:3])

@@ -13,7 +13,7 @@ from batsignal.detect.blame import Blame, blame
 from batsignal.detect.blocking import Blocking
 from batsignal.detect.causes import Causes
 from batsignal.detect.endpoints import EndpointDetector
-from batsignal.detect.health import LOCK_KINDS, Health, HealthWatch
+from batsignal.detect.health import LOCK_KINDS, Health, HealthWatch, is_full
 from batsignal.detect.leaks import LeakDetector
 from batsignal.detect.locks import LockDetector
 from batsignal.detect.memory import Memory, Remembering
@@ -104,7 +104,7 @@ class Judge:
             *self._pileups.look(window),
             *self._transactions.look(window),
             *self._storms.look(window),
-            *self._saturation.look(window),
+            *self._saturation.look(window, snapshot),
             *self._endpoints.look(probe for probe in snapshot.probes if probe.is_home),
             *self._slowness.look([probe for probe in snapshot.probes if probe.is_home], snapshot.t),
             *self._starvation.look(window, snapshot.probes),
@@ -116,16 +116,18 @@ class Judge:
         kept = [finding for finding in kept if not finding.fading or (finding.kind, finding.key) in self._shown]
         self._shown = {(finding.kind, finding.key) for finding in kept}
         self._health.learn(window, calm=not kept)
-        findings = self._told(kept, tuple(deploys)) if kept else ()
+        findings = self._told(kept, tuple(deploys), snapshot) if kept else ()
         return Verdict(findings=findings, superseded=superseded, exhaustion_seconds=self._exhaustion(findings))
 
-    def _told(self, kept: Sequence[Finding], deploys: Sequence[Deploy]) -> tuple[Finding, ...]:
-        checkup = self._health.check_up(self._window)
+    def _told(self, kept: Sequence[Finding], deploys: Sequence[Deploy], latest: Snapshot) -> tuple[Finding, ...]:
+        checkup = self._health.check_up(self._window, latest)
         locks_explained = any(finding.kind in LOCK_KINDS for finding in kept)
         return tuple(
             told(
                 finding,
-                Health() if checkup is None else checkup.of(finding, locks_explained=locks_explained),
+                Health(is_full=is_full(latest))
+                if checkup is None
+                else checkup.of(finding, locks_explained=locks_explained),
                 blame(finding, deploys, self._window),
             )
             for finding in kept
@@ -167,4 +169,6 @@ def _do_not(finding: Finding, health: Health) -> str:
     if health.healthy:
         wait = " Its sessions wait for one another." if finding.kind == "lock_pileup" else ""
         return f"Do not restart the database: it is healthy.{wait}"
+    if health.healthy is None and health.is_full:
+        return "Do not restart the database: it is alive, and full."
     return NO_CURE.get(finding.kind, "") if health.healthy is False else ""

@@ -96,6 +96,17 @@ def culprit(subject: Subject) -> str:
     return f"{name} from {printable(subject.client)}" if subject.client else name
 
 
+def largest(holders: Mapping[str, int]) -> str:
+    """Name the three that hold most.
+
+    >>> largest({"mail": 3, "web@2.4.0": 40, "jobs": 3, "api": 1})
+    'web@2.4.0 40, jobs 3, mail 3'
+    """
+    return ", ".join(
+        f"{name} {count}" for name, count in sorted(holders.items(), key=lambda one: (-one[1], one[0]))[:3]
+    )
+
+
 def code_paths(codes: Iterable[str | None]) -> str | None:
     """Say which code the sessions' statements come from, the two most frequent; None when no statement tells.
 

@@ -18,6 +18,7 @@ class Looks:
     def __init__(self) -> None:
         self.watch = HealthWatch()
         self.window = Window(ApplicationPattern(re.compile(APPLICATION_PATTERN)))
+        self.latest = Snapshot(server="db1", t=T)
         self.t = T
         self.committed = 0
 
@@ -26,13 +27,14 @@ class Looks:
             self.t += 1
             self.committed += commits or 0
             counters = None if commits is None else Counters(xact_commit=self.committed)
-            self.window.add(Snapshot(server="db1", t=self.t, **{"ping_seconds": 0.0004, "counters": counters} | facts))
+            self.latest = Snapshot(server="db1", t=self.t, **{"ping_seconds": 0.0004, "counters": counters} | facts)
+            self.window.add(self.latest)
             self.watch.learn(self.window, calm=calm)
         return self
 
     def said(self, kind: Kind = "leak", *, locks_explained: bool = False) -> Any:
         finding = Finding(kind=kind, key=("x",), severity="critical", subject=Subject(), since=T)
-        checkup = self.watch.check_up(self.window)
+        checkup = self.watch.check_up(self.window, self.latest)
         return None if checkup is None else checkup.of(finding, locks_explained=locks_explained)
 
 
@@ -203,3 +205,10 @@ def test_clock_that_steps_back_begins_the_minute_anew(looks: Looks) -> None:
 def test_memory_is_bounded(looks: Looks) -> None:
     looks.look(10_000)
     assert all(len(values) <= 60 for values in looks.watch.remembered().values())
+
+
+def test_what_was_known_holds_while_looks_are_refused_for_want_of_a_slot(looks: Looks) -> None:
+    full = PollFailure(reason="slots_full", text="no slot is left")
+    looks.look(30).look(600, failure=full)
+    assert looks.said().healthy is True
+    assert looks.look(1, failure=full).said() is None

@@ -30,8 +30,11 @@ class Total:
         for n in range(len(self.rows), used):
             self.rows.append(Session(pid=n, backend_start=T + n, state="active", **names))
         sessions = tuple(self.rows[:used])
-        self.window.add(Snapshot(server="db1", t=self.t, sessions=sessions, slots=self.slots, **self.facts))
-        return tuple(self.detector.look(self.window))
+        return self.see(Snapshot(server="db1", t=self.t, sessions=sessions, slots=self.slots, **self.facts))
+
+    def see(self, snapshot: Snapshot) -> tuple[Any, ...]:
+        self.window.add(snapshot)
+        return tuple(self.detector.look(self.window, snapshot))
 
     def hold(self, used: int, looks: float, **names: Any) -> tuple[Any, ...]:
         found: tuple[Any, ...] = ()
@@ -42,8 +45,7 @@ class Total:
     def fail(self) -> tuple[Any, ...]:
         self.t += 1.0
         failure = PollFailure(reason="timeout", text="no answer")
-        self.window.add(Snapshot(server="db1", t=self.t, failure=failure))
-        return tuple(self.detector.look(self.window))
+        return self.see(Snapshot(server="db1", t=self.t, failure=failure))
 
     @property
     def exhaustion_seconds(self) -> float:
