@@ -154,6 +154,10 @@ class Chronicle:
         path = str(self._path)
         if health.put_aside > before.put_aside:
             log.warning("store put aside, a new one is begun", path=path, reason=health.put_aside_last)
+        if health.deleted > before.deleted:
+            log.warning("store was deleted while in use, it is begun anew", path=path)
+        if health.recorder_deleted > before.recorder_deleted:
+            log.warning("recordings were deleted while in use, they are begun anew", path=path)
         if health.up and not before.up:
             log.info("history is kept", path=path)
         elif health.reason is not None and (before.up or before.reason is None):

@@ -52,6 +52,7 @@ SERVED = """
     batsignal_poll_duration_seconds batsignal_last_tick_timestamp_seconds batsignal_config_last_reload_successful
     batsignal_config_last_reload_success_timestamp_seconds batsignal_store_up batsignal_recorder_up
     batsignal_store_errors_total batsignal_store_dropped_total batsignal_store_put_aside_total batsignal_store_bytes
+    batsignal_store_deleted_total
 """
 
 

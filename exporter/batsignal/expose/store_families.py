@@ -29,6 +29,14 @@ def store_families(board: Board) -> Iterator[Metric]:
     )
     yield _by(
         CounterMetricFamily(
+            "batsignal_store_deleted",
+            "How often somebody deleted the store, or what a flight recorder was writing: each is begun anew.",
+            labels=("what",),
+        ),
+        {"store": store.deleted, "recording": store.recorder_deleted},
+    )
+    yield _by(
+        CounterMetricFamily(
             "batsignal_store_errors",
             "Attempts to write that failed, to the store (what failed is tried again) or to a recording (it is not).",
             labels=("what",),

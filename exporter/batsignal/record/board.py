@@ -83,7 +83,8 @@ class StoreHealth:
     """How it stands with what is kept on disk. Counts are since the start of the daemon.
 
     `reason` says why nothing can be written to the store, and is None while it can; `recorder_reason` the same of the
-    flight recorders. `put_aside_last` says why a file that was there was not used, and what it is called now.
+    flight recorders. `deleted` and `recorder_deleted` count how often their files were deleted while in use.
+    `put_aside_last` says why a file that was there was not used, and what it is called now.
     """
 
     up: bool = False
@@ -95,6 +96,8 @@ class StoreHealth:
     dropped_looks: int = 0
     put_aside: int = 0
     put_aside_last: str | None = None
+    deleted: int = 0
+    recorder_deleted: int = 0
     store_bytes: int = 0
     recordings_bytes: int = 0
 

@@ -67,11 +67,14 @@ class Database:
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._was_there = False
 
     def open(self) -> sqlite3.Connection:
         """Return a connection to a file of our shape, begun anew where there was none; raises StoreError."""
         self.close()
         try:
+            if self._was_there:  # its folder too may have been deleted under us
+                self._path.absolute().parent.mkdir(mode=0o700, exist_ok=True)
             self._claim()
             reason = _fault(self._path)
             if reason is not None:
@@ -79,6 +82,7 @@ class Database:
             self._connection = connection = _connected(self._path)
             _shape(connection)
             self._identity = _identity(self._path)
+            self._was_there = True
         except (sqlite3.Error, OSError) as exc:
             self.close()
             raise StoreError(explained(exc)) from exc

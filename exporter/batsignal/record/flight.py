@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batsignal.detect.signal import Event, Signal
-from batsignal.record.recording_writer import RecordingWriter
+from batsignal.record.recording_writer import RecordingWriter, open_private
 from batsignal.record.segments import (
     Segment,
     ended_path,
@@ -80,6 +80,8 @@ class FlightRecorder:
         self._written: float | None = None
         self._finish_due = 0
         self._looks = 0
+        self.deleted = 0
+        """How often what was being written was deleted by somebody."""
 
     def resume(self, left: Iterable[tuple[Signal, float | None]]) -> None:
         """Go on keeping what belongs to incidents of an earlier life, each with its end or None; raises OSError."""
@@ -134,6 +136,9 @@ class FlightRecorder:
         self._t = t
         if t < before:
             self._epoch += 1
+        if self._current is not None and not self._current.path.exists():
+            self.deleted += 1
+            self._abandon_segment()
         if self._must_end(t, before):
             self._end_segment()
         try:
@@ -152,7 +157,8 @@ class FlightRecorder:
         return t < before or is_full or t - self._current.first >= SEGMENT_SECONDS
 
     def _begin_segment(self, t: float) -> RecordingWriter:
-        self._ring.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have deleted it
+        for folder in (self._folder.parent, self._folder, self._ring):  # somebody may have deleted them
+            folder.mkdir(mode=0o700, exist_ok=True)
         path = part_path(self._ring, self._epoch, t)
         self._current = Segment(path=path, epoch=self._epoch, first=t, last=None, is_whole=True)
         self._written = None
@@ -273,7 +279,7 @@ class FlightRecorder:
         is_whole = span.ends is not None and span.ends <= span.ends_at_most
         facts = {"incident": span.incident, "whole": is_whole}
         try:
-            with part.open("wb") as file:
+            with open_private(part) as file:
                 for piece in joined(self._of(span), facts):
                     file.write(piece)
                 is_empty = file.tell() == 0

@@ -200,6 +200,8 @@ class Keeper:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None and self._database.is_there:
             return self._connection
+        if self._connection is not None:
+            self._count(deleted=1)
         self._connection = None
         connection = self._database.open()
         store = Store(connection)
@@ -252,8 +254,11 @@ class Keeper:
         self, server: str, snapshot: Snapshot | None, known_deploys: Sequence[Deploy], events: tuple[Event, ...]
     ) -> None:
         recorder = self._recorders.get(server)
-        if recorder is not None and self._on_disk(lambda: recorder.take(snapshot, known_deploys, events)):
-            self._note(recorder_reason=None)
+        if recorder is not None:
+            deleted = recorder.deleted
+            if self._on_disk(lambda: recorder.take(snapshot, known_deploys, events)):
+                self._note(recorder_reason=None)
+            self._count(recorder_deleted=recorder.deleted - deleted)
         if snapshot is not None:
             with self._lock:
                 self._looks_waiting -= 1

@@ -9,10 +9,12 @@ ploughs: what stands at the turn is near to what stood there in the line before.
 """
 
 import json
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from batsignal.record.recording_fields import Fields
 from batsignal.record.recording_lines import facts_line, header_line, tick_line
@@ -24,6 +26,8 @@ GZIP_WINDOW_BITS = 31
 """The largest window, in gzip's wrapping."""
 # A gzipped recording can be unpacked up to the last flush; each flush costs some bytes.
 GZIP_FLUSH_TICKS = 10
+# Statements, names and addresses: whoever may read them is for the owner to say.
+FILE_MODE = 0o600
 # Of ticks that the format cannot hold, so many probes and deploys go into the next one that it can.
 CARRIED_MOST = 1000
 
@@ -52,7 +56,7 @@ class RecordingWriter:
         self._application_pattern = application_pattern
         self._is_segment = is_segment
         self._flush_ticks = 1 if is_segment else GZIP_FLUSH_TICKS
-        self._file = path.open("wb")
+        self._file = open_private(path)
         self._zip = _new_zip() if is_segment or path.suffix == ".gz" else None
         self._before: dict[int, Session] | None = None
         self._facts: Fields | None = None
@@ -147,6 +151,11 @@ class RecordingWriter:
         elif self._ticks % self._flush_ticks == 0:
             self._file.write(self._zip.flush(zlib.Z_SYNC_FLUSH))
             self._file.flush()
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a file anew to write, one that only we may read if it was not there; raises OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb")
 
 
 def _new_zip() -> "zlib._Compress":

@@ -26,6 +26,8 @@ def test_how_it_stands_with_the_disk_is_told(boards: Any) -> None:
         dropped_writes=3,
         dropped_looks=4,
         put_aside=5,
+        deleted=8,
+        recorder_deleted=9,
         store_bytes=6,
         recordings_bytes=7,
     )
@@ -37,6 +39,8 @@ def test_how_it_stands_with_the_disk_is_told(boards: Any) -> None:
         ("batsignal_store_dropped_total", "writes"): 3,
         ("batsignal_store_dropped_total", "looks"): 4,
         ("batsignal_store_put_aside_total", ""): 5,
+        ("batsignal_store_deleted_total", "store"): 8,
+        ("batsignal_store_deleted_total", "recording"): 9,
         ("batsignal_store_bytes", "store"): 6,
         ("batsignal_store_bytes", "recording"): 7,
     }

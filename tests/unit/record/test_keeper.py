@@ -1,5 +1,6 @@
 """The thread that writes: what comes reaches the disk, and a disk that takes nothing holds up nobody."""
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -122,6 +123,27 @@ def test_a_file_that_is_deleted_is_begun_anew_with_what_is_lit(keepers: Keepers,
     until(lambda: keepers.ids() == ["b2", "a1"], "both")
 
 
+def test_a_store_that_is_deleted_with_its_folder_is_said_and_begun_anew_for_nobody_else_to_read(
+    keepers: Keepers, lives: Any
+) -> None:
+    keeper = keepers.start()
+    recorder = FlightRecorder(recordings_folder(keepers.path), server="db1", interval_seconds=1.0)
+    keeper.record("db1", recorder, Left())
+    keeper.look("db1", Snapshot(server="db1", t=T), (), ())
+    tell(keeper, lives.event("raised"))
+    until(lambda: keepers.ids() and list(recordings_folder(keepers.path).rglob("*.part")), "both")
+    shutil.rmtree(keepers.path.parent)
+    tell(keeper, lives.event("raised", lives.signal("b2", detected=T + 1)))
+    keeper.look("db1", Snapshot(server="db1", t=T + 1), (), ())
+    until(lambda: keepers.ids() == ["b2"] and list(recordings_folder(keepers.path).rglob("*.part")), "both anew")
+    until(lambda: keeper.health.up and keeper.health.recorder_reason is None, "all to be well")
+    assert (keeper.health.deleted, keeper.health.recorder_deleted) == (1, 1)
+    everything = [keepers.path.parent, *keepers.path.parent.rglob("*")]
+    assert {path.name: oct(path.stat().st_mode & 0o077) for path in everything} == {
+        path.name: "0o0" for path in everything
+    }
+
+
 def test_a_file_that_breaks_while_it_is_used_is_put_aside(keepers: Keepers, lives: Any) -> None:
     keeper = keepers.start()
     keepers.alive = Past(servers={"db1": Left(signals=(lives.signal(),))})
@@ -206,6 +228,7 @@ class Recording:
     def __init__(self) -> None:
         self.free = threading.Event()
         self.taken: list[tuple[Snapshot | None, int]] = []
+        self.deleted = 0
 
     def resume(self, _left: Any) -> None:
         """Nothing is left."""
