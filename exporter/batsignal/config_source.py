@@ -60,12 +60,21 @@ def from_file(path: Path, environment: Mapping[str, str]) -> Source:
 
     Raises ConfigError.
     """
+    content = read_mapping(path, "the key servers")
+    return Source(name=str(path), content=_with_secrets(str(path), path.parent, content, environment))
+
+
+def read_mapping(path: Path, keys: str) -> dict[Any, Any]:
+    """Return what a YAML file says, an empty one nothing; `keys` are named where it is no mapping.
+
+    Raises ConfigError.
+    """
     content = _yaml(path, _text(path))
     if content is None:
-        content = {}
+        return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping with the key servers, got {spelled(content)}")
-    return Source(name=str(path), content=_with_secrets(str(path), path.parent, content, environment))
+        raise ConfigError(f"{path}: expected a mapping with {keys}, got {spelled(content)}")
+    return content
 
 
 def from_environment(environment: Mapping[str, str]) -> Source:

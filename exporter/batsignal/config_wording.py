@@ -79,7 +79,7 @@ def _path(location: Location) -> str:
 
 def _known(location: Location, model: type[BaseModel], secret_keys: tuple[str, ...]) -> str:
     keys = list(_home(location[:-1], model).model_fields)
-    keys += [f"{key}_file" for key in keys if key in secret_keys]
+    keys += [f"{key}_file" for key in keys if key in secret_keys and f"{key}_file" not in keys]
     near = difflib.get_close_matches(str(location[-1]), keys, n=1)
     return f"{near[0]} (did you mean that?)" if near else f"one of {', '.join(keys)}"
 

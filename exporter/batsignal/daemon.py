@@ -30,6 +30,7 @@ from batsignal.recordings import open_recordings
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
 from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult
+from batsignal.web_watch import WebWatch
 
 STOP_SECONDS = 2.0
 RELOAD_SECONDS = 4.0
@@ -48,6 +49,7 @@ class Daemon:
         *,
         read_config: Callable[[], Config],
         listen_address: str,
+        web_config_file: str | None = None,
         enable_lifecycle: bool = False,
         runbooks: Path | None = None,
         record: str | None = None,
@@ -66,6 +68,7 @@ class Daemon:
         self._exposition = Exposition(lambda: self._cell.board)
         self._resolver = Resolver()
         self._deploy_token = _secret(config.web.deploy_token())
+        self._web_watch = WebWatch(web_config_file)
         self._chronicle = Chronicle(config.store, clock=clock)
         self._deploys = DeployLog(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
@@ -81,7 +84,7 @@ class Daemon:
             past=self._chronicle.history,
             desk=Desk(mark=self._mark, token=lambda: self._deploy_token),
         )
-        self._web = WebServer(app, WebServer.bind(listen_address))
+        self._web = WebServer(app, WebServer.bind(listen_address), lambda: self._web_watch.access)
         # After the port: a second daemon by mistake must not empty the recording of the first.
         self._recordings = open_recordings(config, record)
 
@@ -97,7 +100,13 @@ class Daemon:
         self._schedule.start()
         try:
             self._apply(self._config, before=None)
-            log.info("listening", address=self.address, servers=len(self._config.servers), version=__version__)
+            log.info(
+                "listening",
+                address=self.address,
+                tls=self._web_watch.access.context is not None,
+                servers=len(self._config.servers),
+                version=__version__,
+            )
             asyncio.run(self._serve())
         finally:
             self._stop()
@@ -105,6 +114,8 @@ class Daemon:
     def reload(self) -> str | None:
         """Read the configuration again; return None, or why the old one stays in force."""
         with self._reloading:
+            web_error = self._web_watch.reload()
+            self._tell_web_config()
             try:
                 config = self._read_config()
                 deploy_token = _secret(config.web.deploy_token())
@@ -131,7 +142,7 @@ class Daemon:
             )
             self._exposition.refresh(None)
             log.info("config reloaded", servers=len(config.servers), endpoints=len(config.endpoints))
-            return None
+            return web_error
 
     # -- wiring ----------------------------------------------------------------------------------------------------
 
@@ -275,11 +286,19 @@ class Daemon:
         self._exposition.refresh(None)
 
     def _check(self) -> None:
-        """Look after what no tick can tell, twice a second: ticks that hang, and the disk."""
+        """Look after what no tick can tell, twice a second: ticks that hang, the disk, and the web config's files."""
         self._check_ages()
+        if self._web_watch.check():
+            self._tell_web_config()
         health = self._chronicle.tell()
         if health is not self._cell.board.store:
             self._cell.swap(lambda board: replace(board, store=health))
+            self._exposition.refresh(None)
+
+    def _tell_web_config(self) -> None:
+        error = self._web_watch.error
+        if error != self._cell.board.web_config_error:
+            self._cell.swap(lambda board: replace(board, web_config_error=error))
             self._exposition.refresh(None)
 
     def _check_ages(self) -> None:

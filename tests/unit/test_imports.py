@@ -51,6 +51,10 @@ LAYERS: dict[str, Layer] = {
         ours=("batsignal.errors", "batsignal.config_source", "batsignal.config_wording"),
         third_party=frozenset({"psycopg2", "pydantic", "pydantic_core", "yaml"}),
     ),
+    "batsignal.web_config": Layer(
+        ours=("batsignal.errors", "batsignal.config", "batsignal.config_source", "batsignal.config_wording"),
+        third_party=frozenset({"pydantic"}),
+    ),
     "batsignal.config_source": Layer(
         ours=("batsignal.errors", "batsignal.config_wording"), third_party=frozenset({"psycopg2", "yaml"})
     ),
@@ -94,8 +98,11 @@ LAYERS: dict[str, Layer] = {
             "batsignal.record",
             "batsignal.errors",
             "batsignal.expose",
+            "batsignal.web_config",
         ),
-        third_party=frozenset({"jinja2", "markupsafe", "prometheus_client", "starlette", "structlog", "uvicorn"}),
+        third_party=frozenset(
+            {"bcrypt", "jinja2", "markupsafe", "prometheus_client", "starlette", "structlog", "uvicorn"}
+        ),
     ),
     "batsignal.tick": Layer(
         ours=("batsignal.snapshot", "batsignal.detect", "batsignal.record", "batsignal.config"),
@@ -112,6 +119,9 @@ LAYERS: dict[str, Layer] = {
         ours=("batsignal.snapshot", "batsignal.config", "batsignal.detect", "batsignal.record"),
         third_party=frozenset({"structlog"}),
     ),
+    "batsignal.web_watch": Layer(
+        ours=("batsignal.errors", "batsignal.web_config", "batsignal.expose"), third_party=frozenset({"structlog"})
+    ),
     "batsignal.runner": Layer(
         ours=(
             *("batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll", "batsignal.detect"),
@@ -124,6 +134,7 @@ LAYERS: dict[str, Layer] = {
             *("batsignal.__version__", "batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll"),
             *("batsignal.detect", "batsignal.record", "batsignal.deploys", "batsignal.expose", "batsignal.tick"),
             *("batsignal.runner", "batsignal.schedule", "batsignal.chronicle", "batsignal.recordings"),
+            "batsignal.web_watch",
         ),
         third_party=frozenset({"structlog"}),
     ),

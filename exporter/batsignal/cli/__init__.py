@@ -51,6 +51,14 @@ ListenAddress = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time
     typer.Option("--web.listen-address", metavar="HOST:PORT", help="Where to serve; overrides the config."),
 ]
+WebConfigFile = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--web.config.file",
+        metavar="FILE",
+        help="TLS, client certificates and users of the endpoint, in the Prometheus exporter toolkit's format.",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,6 +80,7 @@ def _root(
 def run(  # noqa: PLR0917 - typer makes options of them, nobody calls it by position
     config_file: ConfigFile = None,
     listen_address: ListenAddress = None,
+    web_config_file: WebConfigFile = None,
     enable_lifecycle: Annotated[
         bool, typer.Option("--web.enable-lifecycle", help="Let POST /-/reload read the config again.")
     ] = False,
@@ -92,6 +101,7 @@ def run(  # noqa: PLR0917 - typer makes options of them, nobody calls it by posi
     run_daemon(
         config_file=config_file,
         listen_address=listen_address,
+        web_config_file=web_config_file,
         enable_lifecycle=enable_lifecycle,
         record=record,
         log_level=log_level.value,
@@ -100,11 +110,11 @@ def run(  # noqa: PLR0917 - typer makes options of them, nobody calls it by posi
 
 
 @app.command()
-def check(config_file: ConfigFile = None) -> None:
+def check(config_file: ConfigFile = None, web_config_file: WebConfigFile = None) -> None:
     """Say of the config, every server and every endpoint whether it will do, a line each; exit 1 on a finding."""
     from batsignal.cli.check import check as check_all  # noqa: PLC0415 - late on purpose
 
-    raise typer.Exit(check_all(config_file))
+    raise typer.Exit(check_all(config_file, web_config_file))
 
 
 class ReplayFormat(StrEnum):

@@ -5,7 +5,9 @@ import os
 import time
 from pathlib import Path
 
+from batsignal import web_config
 from batsignal.config import Config, EndpointConfig, ServerConfig, StoreConfig, load
+from batsignal.expose.access import Access
 from batsignal.poll.health import Target, probe
 from batsignal.poll.host import find_postmaster
 from batsignal.poll.pgbouncer import PgBouncerPoller
@@ -17,15 +19,27 @@ from batsignal.snapshot import Snapshot
 PATIENCE_SECONDS = 5.0
 
 
-def check(config_file: str | None) -> int:
+def check(config_file: str | None, web_config_file: str | None = None) -> int:
     """Print a line per fact; return 0 when all is well and 1 when something is not. Raises ConfigError."""
     config = load(config_file, os.environ)
     _say(True, "config", f"{_count(len(config.servers), 'server')}, {_count(len(config.endpoints), 'endpoint')}")
+    if web_config_file is not None:
+        _check_web_config(web_config_file)
     well = [_check_store(config.store)]
     well += [_check_server(server) for server in config.servers]
     well += [_check_pooler(server) for server in config.servers if server.pgbouncer_dsn is not None]
     well += asyncio.run(_check_endpoints(config))
     return 0 if all(well) else 1
+
+
+def _check_web_config(file: str) -> None:
+    """Say what the web config asks for. Raises ConfigError, also for a certificate that is none."""
+    access = Access.of(web_config.read(file))
+    _say(
+        True,
+        "web config",
+        f"{'TLS' if access.context else 'plain HTTP'}, {'a login' if access.passwords.is_needed else 'no login'}",
+    )
 
 
 def _check_store(store: StoreConfig) -> bool:

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from batsignal.detect.wording import clock_time
-from batsignal.drills.daemon_api import Answer, api_at
+from batsignal.drills.daemon_api import Answer, api_at, without_login
 from batsignal.errors import ConfigError, UnreachableError
 
 _NOT_OUR_FAULT = 500
@@ -25,7 +25,7 @@ def mark(service: str, version: str, *, at: str | None, url: str, token: str | N
     if not token.isascii() or not token.isprintable():
         raise ConfigError("--token: expected printable ASCII")
     answer = api.ask("POST", "/api/v1/deploys", body=told, headers={"Authorization": f"Bearer {token}"})
-    known = _known(answer, url)
+    known = _known(answer, without_login(url))
     said = "was known already" if answer.content.get("known_already") else "is marked"
     print(f"{known['service']} {known['version']} {said}, at {clock_time(known['at'])}")
     return 0

@@ -4,13 +4,16 @@ Owns the requests and the reading of `/api/v1/signals` and `/api/v1/status` into
 daemon or look at the database.
 """
 
+import base64
 import http.client
 import json
+import os
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from batsignal.errors import ConfigError, UnreachableError
 
@@ -67,13 +70,22 @@ class Answer:
 
 
 class DaemonApi:
-    """Asks a daemon at `host` and `port`; `tls` for https, `prefix` for a path before `/api`."""
+    """Asks a daemon at `host` and `port`; `tls` for https, `prefix` before `/api`, `login` for HTTP Basic."""
 
-    def __init__(self, host: str, port: int, *, tls: bool = False, prefix: str = "") -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        prefix: str = "",
+        login: tuple[str, str] | None = None,
+    ) -> None:
         self._host = host
         self._port = port
         self._tls = tls
         self._prefix = prefix
+        self._login = login
 
     def get(self, path: str) -> bytes | None:
         """Return the body of an answer with status 200, else None."""
@@ -103,8 +115,14 @@ class DaemonApi:
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
     ) -> tuple[int, bytes]:
-        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=timeout_seconds)
+        connection = (
+            http.client.HTTPConnection(self._host, self._port, timeout=timeout_seconds)
+            if self._tls is None
+            else http.client.HTTPSConnection(self._host, self._port, timeout=timeout_seconds, context=self._tls)
+        )
+        if self._login is not None:
+            basic = base64.b64encode(":".join(self._login).encode()).decode("ascii")
+            headers = {"Authorization": f"Basic {basic}", **headers}  # a bearer token comes instead of it
         try:
             connection.request(method, self._prefix + path, body, dict(headers))
             answer = connection.getresponse()
@@ -126,17 +144,53 @@ class DaemonApi:
         return Lit(signals=signals, ahead_seconds=ahead if abs(ahead) > CLOCK_SLACK_SECONDS else 0.0)
 
 
-def api_at(url: str) -> DaemonApi:
-    """Return the API of a daemon's page. Raises ConfigError for what is no http address."""
+def api_at(url: str, environment: Mapping[str, str] = os.environ) -> DaemonApi:
+    """Return the API of a daemon's page, `http[s]://[USER:PASSWORD@]HOST[:PORT]`.
+
+    For https the environment may name files: `BATSIGNAL_CA` whom to trust beside the system's authorities,
+    `BATSIGNAL_CERT` our own certificate and key. Raises ConfigError for what is no such address or file.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(f"--url: expected the address of a daemon's page (http://HOST:PORT), got {url!r}")
-    tls = parts.scheme == "https"
-    return DaemonApi(parts.hostname, port or (443 if tls else 80), tls=tls, prefix=parts.path.rstrip("/"))
+        raise ConfigError(
+            f"--url: expected the address of a daemon's page (http://HOST:PORT), got {without_login(url)!r}"
+        )
+    tls = _trust(environment) if parts.scheme == "https" else None
+    login = (unquote(parts.username or ""), unquote(parts.password or "")) if "@" in parts.netloc else None
+    prefix = parts.path.rstrip("/")
+    return DaemonApi(parts.hostname, port or (443 if tls else 80), tls=tls, prefix=prefix, login=login)
+
+
+def without_login(url: str) -> str:
+    """Return an address as it may be shown.
+
+    >>> without_login("https://prom:s3cret@db1:9988/x"), without_login("http://db1:9988")
+    ('https://******@db1:9988/x', 'http://db1:9988')
+    """
+    before, at, after = url.rpartition("@")
+    return f"{before.partition('://')[0]}://******@{after}" if at and "://" in before else after if at else url
+
+
+def _trust(environment: Mapping[str, str]) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authorities, certificate = environment.get("BATSIGNAL_CA"), environment.get("BATSIGNAL_CERT")
+    try:
+        if authorities:
+            context.load_verify_locations(cafile=authorities)
+    except OSError as exc:  # ssl.SSLError is one
+        raise ConfigError(f"BATSIGNAL_CA: expected a file of certificates in PEM, got {authorities!r}") from exc
+    try:
+        if certificate:
+            context.load_cert_chain(certificate, password="")
+    except OSError as exc:
+        raise ConfigError(
+            f"BATSIGNAL_CERT: expected a file with a certificate and its key in PEM, got {certificate!r}"
+        ) from exc
+    return context
 
 
 def read_sighting(status: Mapping[str, Any], signals: Mapping[str, Any], service: str) -> Sighting:

@@ -45,6 +45,7 @@ def status_view(board: Board, now: float) -> dict[str, Any]:
             "reload_ok": board.config_reload_ok,
             "reloaded_at": board.config_reload_at,
             "error": board.config_reload_error,
+            "web_error": board.web_config_error,
         },
     }
 

@@ -65,6 +65,12 @@ def daemon_families(board: Board) -> Iterator[Metric]:
         (),
         [((), board.config_reload_at)],
     )
+    yield _gauge(
+        "batsignal_web_config_last_reload_successful",
+        "Whether what stands in the web config and its certificates is in force; on 0 what was there before is.",
+        (),
+        [((), float(board.web_config_error is None))],
+    )
     yield from _endpoints(board)
     yield _gauge(
         "batsignal_deploy_timestamp_seconds",

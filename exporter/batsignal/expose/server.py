@@ -22,11 +22,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from batsignal.expose import api, listen, page
 from batsignal.expose.accept import wants_gzip, wants_openmetrics
+from batsignal.expose.access import Access, Guard
 from batsignal.expose.deploys import DeployViews, Desk
+from batsignal.expose.door import Door, Seat, Seats
+from batsignal.expose.http1 import HttpProtocol
 from batsignal.expose.incidents import IncidentViews, Past
 from batsignal.expose.stream import Stream
 from batsignal.record.board import Board
@@ -34,9 +36,8 @@ from batsignal.record.board import Board
 MetricsSource = Callable[[bool, bool], bytes]
 """Called with (openmetrics, gzip); hands out bytes that are ready."""
 
-CONNECTIONS_MAX = 128
 KEEP_ALIVE_SECONDS = 30  # longer than the usual scrape interval: one connection serves a scraper for good
-FIRST_REQUEST_SECONDS = 10.0
+HEAD_BYTES_MOST = 16 * 1024
 STOP_SECONDS = 1
 
 TEXT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -209,28 +210,39 @@ def build_app(
     return app
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1, but a connection that asks nothing gives its seat back.
-
-    uvicorn starts its keep-alive timer after an answer; one that connects and stays silent would hold one of
-    `CONNECTIONS_MAX` seats for ever.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
-        self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_when_silent)
-
-    def _close_when_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
-
-
 class _ObedientServer(uvicorn.Server):
-    """uvicorn without its own signal handling: the daemon owns the signals, and exits 0 on SIGTERM."""
+    """uvicorn behind our own door, without its signal handling: the daemon owns the signals, and exits 0 on SIGTERM."""
+
+    def __init__(self, config: uvicorn.Config, access: Callable[[], Access]) -> None:
+        super().__init__(config)
+        self._access = access
+        self._seats = Seats()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(self._door, sock=sock) for sock in sockets or ()]
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._seats.clear()
+        await super().shutdown(sockets)
+
+    def _door(self) -> Door:
+        return Door(seats=self._seats, access=self._access(), serve=self._protocol)
+
+    def _protocol(self, seat: Seat, access: Access) -> HttpProtocol:
+        return HttpProtocol(
+            self.config,
+            self.server_state,
+            self.lifespan.state,
+            seats=self._seats,
+            seat=seat,
+            names=access.allowed_names,
+        )
 
 
 class WebServer:
@@ -238,13 +250,14 @@ class WebServer:
 
     bind = staticmethod(listen.bind)
 
-    def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, sock: socket.socket, access: Callable[[], Access] = Access) -> None:
+        """`access` is asked at each connection how it is to be encrypted, and at each request who may pass."""
         self._sock = sock
         self._server = _ObedientServer(
             uvicorn.Config(
-                app,
+                Guard(app, access),
                 loop="asyncio",
-                http=_Protocol,
+                http=HttpProtocol,
                 ws="none",
                 interface="asgi3",
                 lifespan="off",
@@ -252,10 +265,11 @@ class WebServer:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=CONNECTIONS_MAX,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
-            )
+                h11_max_incomplete_event_size=HEAD_BYTES_MOST,
+            ),
+            access,
         )
 
     @property

@@ -132,6 +132,8 @@ class Board:
     config_reload_ok: bool = True
     config_reload_at: float = 0.0
     config_reload_error: str | None = None
+    web_config_error: str | None = None
+    """Why what stands in the web config is not in force; None where it is, or where there is none."""
     store: StoreHealth | None = None
     incidents: tuple[PastIncident, ...] = ()
 

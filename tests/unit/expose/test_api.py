@@ -52,7 +52,7 @@ def test_status_tells_all_of_a_server_that_is_well(boards: Any) -> None:
         }
     ]
     assert answer["deploys"] == [{"service": "web", "version": "2.4.0", "at": boards.now - 96}]
-    assert answer["config"] == {"reload_ok": True, "reloaded_at": boards.now - 3600, "error": None}
+    assert answer["config"] == {"reload_ok": True, "reloaded_at": boards.now - 3600, "error": None, "web_error": None}
 
 
 def test_server_before_its_first_poll_is_starting_and_knows_nothing(boards: Any) -> None:

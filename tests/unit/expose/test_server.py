@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batsignal.expose import server as web
+from batsignal.expose import http1
 from batsignal.expose.server import SECURITY_HEADERS, WebServer, build_app
 
 DEADLINE_SECONDS = 20
@@ -253,7 +253,7 @@ def test_stopped_server_gives_its_port_back(site: Site) -> None:
 
 
 def test_connection_that_asks_nothing_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "FIRST_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(http1, "REQUEST_SECONDS", 0.2)
     with socket.create_connection(site.address, timeout=DEADLINE_SECONDS) as silent:
         silent.sendall(b"GET / HT")
         assert silent.recv(1) == b""
