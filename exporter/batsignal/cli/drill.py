@@ -18,6 +18,7 @@ from typing import Literal
 from batsignal.cli.drill_timeline import DrillTimeline, as_json
 from batsignal.cli.stop_signals import Stopped, StopSignals, stop_signals
 from batsignal.cli.terminal import Terminal
+from batsignal.detect.wording import duration
 from batsignal.drills import acts, ground, stage
 from batsignal.drills.act import ActSpec, Pace
 from batsignal.drills.catalogue import ROWS
@@ -102,10 +103,13 @@ def run(wish: Wish, *, wants_list: bool = False) -> int:
 
 def _list(spelling: Spelling) -> int:
     for row in ROWS.values():
+        spec = acts.ACTS[row.name]
+        seconds = spec.calm_seconds + spec.duration_seconds
         if spelling == "json":
-            print(json.dumps({"name": row.name, "group": row.group, "kinds": row.kinds, "story": row.story}))
+            listed = {"name": row.name, "group": row.group, "kinds": row.kinds, "story": row.story, "seconds": seconds}
+            print(json.dumps(listed))
         else:
-            print(f"{row.name:<24} {row.group:<9} {row.story}")
+            print(f"{row.name:<24} {row.group:<9} {duration(seconds):>6}  {row.story}")
     return 0
 
 

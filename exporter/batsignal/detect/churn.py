@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from batsignal.detect.unseen import Unseen
 from batsignal.detect.window import OriginKey, Track, Window
 
 Group = tuple[str, ...]
@@ -88,6 +89,8 @@ class Churn:
     def __init__(self) -> None:
         # In the order of their last look with anything to show, the latest at the end; each group's oldest look first.
         self._groups: OrderedDict[Group, deque[Look]] = OrderedDict()
+        self.unseen = Unseen()
+        """What no look caught, whosever it was."""
         self._counted: int | None = None
         self._counted_at: float | None = None
         self._seen_since = 0
@@ -111,6 +114,7 @@ class Churn:
         seconds = window.looked_seconds
         if seconds is None or seconds > GAP_SECONDS:
             self._groups.clear()
+            self.unseen.clear()
             self._counted = None
             self._count(window, nameless=0)
             return
@@ -160,8 +164,10 @@ class Churn:
         snapshot = window.snapshot
         total = None if snapshot is None or snapshot.counters is None else snapshot.counters.sessions
         self._seen_since += len(window.opened) - nameless
+        if total is None:  # it is not told at each look
+            return None
         counted, counted_at = self._counted, self._counted_at
-        if total is None or counted is None or total < counted:
+        if counted is None or total < counted:
             self._counted, self._counted_at, self._seen_since = total, window.t, 0
             return None
         is_fresh = counted_at is not None and window.t - counted_at <= COUNTER_FRESH_SECONDS
@@ -170,6 +176,8 @@ class Churn:
             self._is_slow = self._is_slow or (self._seen_since > 0 and not is_fresh)
             return 0.0 if is_fresh and not self._is_slow else None
         unseen = max(total - counted - self._seen_since, 0)
+        if counted_at is not None:
+            self.unseen.add(counted_at, window.t, unseen)
         self._counted, self._counted_at, self._seen_since = total, window.t, 0
         self._is_slow = self._is_slow and not is_fresh
         return float(unseen) if is_fresh else None

@@ -32,6 +32,8 @@ GROWN_CHANCES = 3.0
 # Full, though a slot is free at some looks.
 FULL_SECONDS = 15.0
 HELD_LOOKS = 60
+# Of a storm that is only counted, what so many glimpses have in common is taken to be true of it.
+GLIMPSES_LEAST = 4
 # Below it, a rate says nothing.
 RATE_TOLD_LEAST = 0.01
 # Below such a share of its most it is told in the past.
@@ -40,12 +42,16 @@ OVER_RATIO = 0.2
 
 @dataclass(slots=True, eq=False)
 class Storm:
-    """One storm, from its raise to its end. `is_many`: nobody alone is to blame."""
+    """One storm, from its raise to its end. `is_many`: nobody alone is to blame.
+
+    `counted_per_second`: only the server's own count shows it, which was above that; None where its sessions are seen.
+    """
 
     key: Group
     groups: set[Group]
     since: float
     is_many: bool = False
+    counted_per_second: float | None = None
     severity: Severity = "warning"
     quiet_since: float | None = None
     takes_slots: bool = False
@@ -61,10 +67,12 @@ class Storm:
     hosts: set[str] = field(default_factory=set)
     held: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=HELD_LOOKS))
 
-    def take(self, now: Sequence[Stream], window: Window, *, refused: int) -> None:
-        """Take in its streams as of now, and how many the server refused lately."""
-        lasted_seconds = min(max(window.t - self.since, 1.0), SPAN_SECONDS)
-        self.per_second = sum(max(one.came_and_went, one.opened) for one in now) / lasted_seconds
+    def take(self, now: Sequence[Stream], window: Window, *, refused: int, per_second: float | None = None) -> None:
+        """Take in its streams as of now, how many the server refused lately, and their pace where that is counted."""
+        if per_second is None:
+            lasted_seconds = min(max(window.t - self.since, 1.0), SPAN_SECONDS)
+            per_second = sum(max(one.came_and_went, one.opened) for one in now) / lasted_seconds
+        self.per_second = per_second
         self.most_per_second = max(self.most_per_second, self.per_second)
         self.refused = refused
         fresh: Counter[OriginKey] = Counter()
@@ -85,10 +93,13 @@ class Storm:
         before = self.subject
         ours = origins if self.is_many else Counter({key: n for key, n in origins.items() if key.group == self.key})
         ours = ours or origins
+        if self.counted_per_second is not None and ours.total() < GLIMPSES_LEAST:
+            return before
         user = before.user or _nearly_all(ours, "user")
         database = before.database or _nearly_all(ours, "database")
         if self.is_many:
-            return Subject(user=user, database=database)
+            service = self._seen_alone(ours) or before.application
+            return Subject(application=service, user=user, database=database)
         return Subject(
             application=self.key[1] if self.key[0] == "service" else None,
             version=before.version or _nearly_all(ours, "version"),
@@ -96,6 +107,10 @@ class Storm:
             database=database,
             client=next(iter(self.hosts)) if len(self.hosts) == 1 else None,
         )
+
+    def _seen_alone(self, origins: Counter[OriginKey]) -> str | None:
+        """Return the service that nearly all belong to, of a storm that was raised before anybody was seen."""
+        return None if self.counted_per_second is None else _nearly_all(origins, "service")
 
     def exhaustion_seconds(self, window: Window) -> float:
         """Return when the slots run out if what it holds goes on growing; infinite when it does not grow."""
@@ -128,13 +143,14 @@ def finding(storm: Storm, window: Window, usual: Usual) -> Finding:
     """Return what is to be said of a storm now."""
     t = window.t
     exhaustion_seconds = storm.exhaustion_seconds(window)
-    before = sum(usual.per_second(group, t) for group in storm.groups)
+    counted = storm.counted_per_second is not None
+    before = sum(usual.per_second(group, t) for group in ((SERVER,) if counted else storm.groups))
     usually = "usually next to none" if before < RATE_TOLD_LEAST else f"usually {_rate(before)}"
-    who = "many applications at once" if storm.is_many else wording.culprit(storm.subject)
+    who = _who(storm)
     if storm.per_second < OVER_RATIO * storm.most_per_second:
         how = f"{who} opened up to {_rate(storm.most_per_second)} and closed them within moments"
     else:
-        how = f"{who} {'open' if storm.is_many else 'opens'} {_rate(storm.per_second)}, closed within moments"
+        how = f"{who} {_opens(storm)} {_rate(storm.per_second)}, closed within moments"
     return Finding(
         kind="storm",
         key=storm.key,
@@ -150,6 +166,18 @@ def finding(storm: Storm, window: Window, usual: Usual) -> Finding:
         versions=versions_of(key.version for key in storm.fresh.elements()),
         fading=storm.quiet_since is not None,
     )
+
+
+def _who(storm: Storm) -> str:
+    if not storm.is_many or storm.subject.application is not None:
+        return wording.culprit(storm.subject)
+    if storm.counted_per_second is not None and len(storm.groups) <= 1:
+        return "clients whose sessions are too short to be seen"
+    return "many applications at once"
+
+
+def _opens(storm: Storm) -> str:
+    return "opens" if not storm.is_many or storm.subject.application is not None else "open"
 
 
 def _rate(per_second: float) -> str:
@@ -197,7 +225,12 @@ def _evidence(storm: Storm, usual: Usual) -> Iterable[str]:
     if names:
         more = f" and {len(names) - OTHERS_TOLD} more" if len(names) > OTHERS_TOLD else ""
         told = ", ".join(names[:OTHERS_TOLD]) + more
-        yield f"they are {told}" if storm.is_many else f"at the same time: {told}"
+        if storm.counted_per_second is not None:
+            yield f"the server's own count of sessions tells it; seen among them: {told}"
+        else:
+            yield f"they are {told}" if storm.is_many else f"at the same time: {told}"
+    elif storm.counted_per_second is not None:
+        yield "only the server's own count of sessions tells it: no look has caught one of them"
 
 
 def _hosts(storm: Storm, usual: Usual) -> str:
@@ -211,7 +244,7 @@ def _hosts(storm: Storm, usual: Usual) -> str:
 
 
 def _undo(storm: Storm) -> str:
-    if storm.is_many:
+    if storm.is_many and storm.subject.application is None:
         return ""
     who = wording.culprit(storm.subject)
     return f"Undo what changed in {who}: it opens a session for each piece of work instead of keeping some."

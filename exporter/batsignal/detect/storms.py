@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from batsignal.detect import storm_words as words
-from batsignal.detect.churn import GAP_SECONDS, SPAN_SECONDS, Churn
+from batsignal.detect.churn import GAP_SECONDS, SPAN_SECONDS, Churn, Group
 from batsignal.detect.memory import Memory
 from batsignal.detect.signal import Finding
 from batsignal.detect.streams import COUNTED_LEAST, Stream, folded, merged, streams_of
@@ -46,6 +46,14 @@ CULPRIT_RATIO = 0.6
 # Of many who each do a little, it takes twice as much.
 MANY_FACTOR = 2.0
 MANY_GROUPS_LEAST = 3
+# Of what the server alone has counted nobody is named: so many a second, at the least, and for so long. Who is seen
+# again and again may still be named, and is waited for.
+COUNTED_PER_SECOND = MANY_FACTOR * SESSIONS_LEAST / SPAN_SECONDS
+COUNTED_SECONDS = 6.0
+COUNTED_AFTER_RESTART_SECONDS = 4.0
+COUNTED_NAMED_SECONDS = 8.0
+# A login and a statement take 15 ms and more: one script after another opens no more than so many a second.
+SCRIPT_PER_SECOND = 60.0
 # What begins within this time is one event: a restart, a network that comes back.
 TOGETHER_SECONDS = 30.0
 # Without a baseline, only who takes the slots storms for sure: near the limit, with such a share of the slots.
@@ -99,9 +107,11 @@ class StormDetector:
             self._go_on(storm, streams, window)
         self._storms = [storm for storm in self._storms if not self._is_over(storm, window)]
         self._raise(streams, window)
+        if not self._storms:
+            self._raise_counted(streams, window)
         for storm in self._storms:
             self._rate(storm, streams, window)
-        self._usual.learn(window, streams, but={group for storm in self._storms for group in storm.groups})
+        self._usual.learn(window, streams, but=self._unusual(streams))
         self._last = tuple(words.finding(storm, window, self._usual) for storm in self._storms)
         return self._last
 
@@ -206,16 +216,54 @@ class StormDetector:
             return False
         return self._is_full or self._refusals >= REFUSED_LEAST
 
+    def _raise_counted(self, streams: list[Stream], window: Window) -> None:
+        """Raise a storm of sessions that are too short to be seen: by the server's own count, naming nobody."""
+        t = window.t
+        if self._usual.watched_seconds < CALM_SECONDS:
+            return
+        pace = max(COUNTED_PER_SECOND, BUSIEST_FACTOR * self._usual.busiest(SERVER, t) / SPAN_SECONDS)
+        flood = self._churn.unseen.flood(t, pace)
+        if flood is None:
+            return
+        seen = self._seen_unusually(streams, t)
+        alone = seen[0] if seen and seen[0].brief >= CULPRIT_RATIO * sum(one.brief for one in seen) else None
+        least = COUNTED_AFTER_RESTART_SECONDS if self._is_after_restart(flood.began) else COUNTED_SECONDS
+        if t - flood.began >= (least if alone is None else COUNTED_NAMED_SECONDS):
+            groups = {group for one in seen for group in one.groups}
+            self._storms.append(
+                words.Storm(key=SERVER, groups=groups, since=flood.began, is_many=True, counted_per_second=pace)
+            )
+
+    def _seen_unusually(self, streams: Iterable[Stream], t: float) -> list[Stream]:
+        """Return of whom more sessions were caught than chance gives, those of whom most were first."""
+        seen = folded([one for one in streams if one.brief], t)
+        unusual = [one for one in seen if one.brief > sum(self._by_chance(group, t) for group in one.groups)]
+        return sorted(unusual, key=lambda one: -one.brief)
+
+    def _by_chance(self, group: Group, t: float) -> float:
+        """Return how many of a group's sessions looks may catch where nothing is unusual."""
+        usual = self._usual.brief(group, t)
+        return usual + CHANCE_FACTOR * math.sqrt(usual)
+
+    def _unusual(self, streams: Iterable[Stream]) -> set[Group]:
+        """Return of whom nothing is to be learnt; of nobody, while nobody knows who storms."""
+        if any(storm.counted_per_second is not None for storm in self._storms):
+            return {one.group for one in streams} | {SERVER}
+        return {group for storm in self._storms for group in storm.groups}
+
     # -- how bad it is, and when it is over ------------------------------------------------------------------------
 
-    def _go_on(self, storm: words.Storm, streams: Iterable[Stream], window: Window) -> None:
+    def _go_on(self, storm: words.Storm, streams: list[Stream], window: Window) -> None:
         t = window.t
-        came = busiest = 0.0
-        for one in streams:
-            if one.group in storm.groups:
-                came += one.came_and_went
-                busiest += one.busiest
-        if came >= max(OVER_FACTOR * SESSIONS_LEAST, OVER_FACTOR * BUSIEST_FACTOR * busiest):
+        if storm.counted_per_second is not None:
+            storm.groups.update(group for one in self._seen_unusually(streams, t) for group in one.groups)
+            goes_on = self._churn.unseen.flood(t, OVER_FACTOR * storm.counted_per_second) is not None
+        else:
+            ours = [one for one in streams if one.group in storm.groups]
+            busiest = sum(one.busiest for one in ours)
+            least = max(OVER_FACTOR * SESSIONS_LEAST, OVER_FACTOR * BUSIEST_FACTOR * busiest)
+            goes_on = sum(one.came_and_went for one in ours) >= least
+        if goes_on:
             storm.quiet_since = None
         elif storm.quiet_since is None:
             storm.quiet_since = t
@@ -230,14 +278,31 @@ class StormDetector:
         """Note its numbers as of now. Once it has woken somebody it stays critical until it is over."""
         t = window.t
         now = [one for one in streams if one.group in storm.groups]
-        storm.take(now, window, refused=self._refusals)
-        storm.after_restart = storm.since - self._restarted_at <= RESTART_SECONDS
+        storm.take(now, window, refused=self._refusals, per_second=self._counted(storm, t))
+        storm.after_restart = self._is_after_restart(storm.since)
         storm.takes_slots = self._is_full
         lasted_seconds = t - storm.since
         is_full, is_refused = self._is_full, self._refusals >= REFUSED_LEAST
         if storm.after_restart:
             is_full = len(self._full_looks) >= RESTART_FULL_LOOKS_LEAST
             is_refused = is_refused and lasted_seconds >= RESTART_REFUSED_SECONDS
-        is_bad = is_full or is_refused or lasted_seconds >= CRITICAL_SECONDS
+        lasts = lasted_seconds >= CRITICAL_SECONDS and not self._may_be_one(storm)
+        is_bad = is_full or is_refused or lasts
         if is_bad and storm.quiet_since is None:
             storm.severity = "critical"
+
+    def _is_after_restart(self, since: float) -> bool:
+        return since - self._restarted_at <= RESTART_SECONDS
+
+    def _counted(self, storm: words.Storm, t: float) -> float | None:
+        """Return how many come a second by the server's own count; None of a storm whose sessions are seen."""
+        if storm.counted_per_second is None:
+            return None
+        flood = self._churn.unseen.flood(t, 0.0)
+        return 0.0 if flood is None else flood.per_second
+
+    def _may_be_one(self, storm: words.Storm) -> bool:
+        """Whether what was counted may be the work of one script that opens one session after the other."""
+        if storm.counted_per_second is None or storm.after_restart:
+            return False
+        return len(storm.origins) <= 1 and storm.most_per_second < SCRIPT_PER_SECOND

@@ -7,6 +7,7 @@ the server itself; nothing is only counted. How many the machine made of the rat
 import contextlib
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,7 @@ def storm_reconnect(ground: Ground, pace: Pace, tell: Tell) -> None:
         # The clients of all services share the rate, as they share what holds each of them up.
         gap_seconds = clients_each * len(RECONNECTING) / (pace.rate_per_second or RECONNECT_PER_SECOND)
         with ground.away() as server:
+            away_at = time.time()
             server.stop("immediate")
             for service in services:
                 service.stop()
@@ -94,6 +96,8 @@ def storm_reconnect(ground: Ground, pace: Pace, tell: Tell) -> None:
         tell.note("the server crashed and is back, and every client of four services finds its check failing")
         # Four services in four names: nobody alone is to be named.
         _tell_storm(tell, Subject(), None)
+        # A crash is no way in, for some seconds: that may be said.
+        tell.onset(OnsetFacts(kind="database_unreachable", subject=Subject(), at=away_at, optional=True))
         for number, name in enumerate(RECONNECTING):
             for client in range(clients_each):
                 host = (number + client) % HOSTS + 1
