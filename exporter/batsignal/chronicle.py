@@ -8,15 +8,16 @@ forgotten at the end.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from batsignal.config import Config, ServerConfig, StoreConfig
 from batsignal.detect.memory import Memory
-from batsignal.detect.signal import Event
+from batsignal.detect.signal import Event, Signal
 from batsignal.record.board import PastIncident, StoreHealth
 from batsignal.record.flight import FlightRecorder, recordings_folder
 from batsignal.record.history import History
@@ -133,6 +134,14 @@ class Chronicle:
         if self._keeper is not None and news:
             now = self._clock()
             self._keeper.write(lambda store: store.deployed(news, now=now))
+
+    def released(self, signals: Iterable[Signal], t: float, audit: Mapping[str, Any]) -> None:
+        """Keep with the incidents of some signals who had sessions ended, and which; `t` is by the server's clock."""
+        if self._keeper is None:
+            return
+        now = self._clock()
+        for signal in signals:
+            self._keeper.write(lambda store, signal=signal: store.released(signal, t, audit, now=now))  # type: ignore[misc]
 
     @property
     def recent(self) -> tuple[PastIncident, ...]:

@@ -151,16 +151,22 @@ class EndpointConfig(_Section):
 
 
 class WebConfig(_Section):
-    """Where the daemon listens, and who may tell it of deploys."""
+    """Where the daemon listens, who may tell it of deploys, and who may have sessions ended."""
 
     listen_address: Annotated[str, AfterValidator(_address)] = Field(
         default=LISTEN_ADDRESS, description="HOST:PORT, [IPV6]:PORT or :PORT"
     )
     deploy_token_file: str | None = Field(default=None, min_length=1, description="the path of a file with the token")
+    release_token_file: str | None = Field(default=None, min_length=1, description="the path of a file with the token")
 
     def deploy_token(self) -> SecretText | None:
-        """Read the token anew; None when no file is named. Raises ConfigError."""
+        """Read the token of who may tell of deploys anew; None when no file is named. Raises ConfigError."""
         return None if self.deploy_token_file is None else SecretText(read_token(self.deploy_token_file))
+
+    def release_token(self) -> SecretText | None:
+        """Read the token of who may have sessions ended anew; None when no file is named. Raises ConfigError."""
+        file = self.release_token_file
+        return None if file is None else SecretText(read_token(file, "release_token_file"))
 
 
 class StoreConfig(_Section):
@@ -228,6 +234,7 @@ def load(file: str | None, environment: Mapping[str, str]) -> Config:
         raise ConfigError(f"{source.name}: {explained(exc.errors(), Config, SECRET_KEYS)}") from None
     try:
         config.web.deploy_token()
+        config.web.release_token()
     except ConfigError as exc:
         raise ConfigError(f"{source.name}: {exc}") from exc
     return config

@@ -20,7 +20,7 @@ from batsignal.config_wording import spelled
 from batsignal.errors import ConfigError
 
 SECRET_KEYS = ("dsn", "emergency_dsn", "pgbouncer_dsn")
-TOKEN_FILE_KEY = "deploy_token_file"  # noqa: S105 - the name of a key
+TOKEN_FILE_KEYS = ("deploy_token_file", "release_token_file")
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
 # Any of these says that somebody means a server; PGPASSWORD and its like do not.
@@ -155,9 +155,10 @@ def _server_name(dsn: str, environment: Mapping[str, str]) -> str:
 def _with_secrets(source: str, folder: Path, content: dict[Any, Any], environment: Mapping[str, str]) -> dict[Any, Any]:
     """Put the content of `*_file` keys and `${NAME}` variables where the secrets belong."""
     web = content.get("web")
-    if isinstance(web, dict) and isinstance(web.get(TOKEN_FILE_KEY), str):
+    if isinstance(web, dict):
         # Taken from the config's own folder, as the files of other secrets are.
-        content = content | {"web": web | {TOKEN_FILE_KEY: str(folder / web[TOKEN_FILE_KEY])}}
+        files = {key: str(folder / web[key]) for key in TOKEN_FILE_KEYS if isinstance(web.get(key), str)}
+        content = content | {"web": web | files}
     servers = content.get("servers")
     if not isinstance(servers, list):
         return content
@@ -170,11 +171,11 @@ def _with_secrets(source: str, folder: Path, content: dict[Any, Any], environmen
     return content | {"servers": filled}
 
 
-def read_token(path: str) -> str:
-    """Return the token in a file; raises ConfigError, also for one that is empty."""
-    token = _read_secret(f"web.{TOKEN_FILE_KEY}", Path(path))
+def read_token(path: str, key: str = TOKEN_FILE_KEYS[0]) -> str:
+    """Return the token in a file; raises ConfigError that names `key`, also for one that is empty."""
+    token = _read_secret(f"web.{key}", Path(path))
     if not token or not token.isprintable() or not token.isascii() or " " in token:
-        raise ConfigError(f"web.{TOKEN_FILE_KEY}: expected one line of printable ASCII without spaces in {path!r}")
+        raise ConfigError(f"web.{key}: expected one line of printable ASCII without spaces in {path!r}")
     return token
 
 

@@ -19,14 +19,17 @@ from batsignal.chronicle import Chronicle
 from batsignal.config import Config, EndpointConfig, SecretText
 from batsignal.deploys.log import DeployLog
 from batsignal.errors import ConfigError
-from batsignal.expose.deploys import Desk
+from batsignal.expose.deploys import Desk, Refusal, spelled
 from batsignal.expose.metrics import Exposition
+from batsignal.expose.releases import ReleaseDesk, ServerNotSeenError, Wish
 from batsignal.expose.server import WebServer, build_app
 from batsignal.poll.health import Prober, Target
 from batsignal.poll.resolve import Resolver
 from batsignal.record.board import Board, BoardCell, ServerBoard
 from batsignal.record.tally import EndpointTally
 from batsignal.recordings import open_recordings
+from batsignal.releaser import NotSeenError, release
+from batsignal.releases.order import Release
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
 from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult
@@ -69,6 +72,7 @@ class Daemon:
         self._resolver = Resolver()
         self._deploy_token = _secret(config.web.deploy_token())
         self._web_watch = WebWatch(web_config_file)
+        self._release_token = _secret(config.web.release_token())
         self._chronicle = Chronicle(config.store, clock=clock)
         self._deploys = DeployLog(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
@@ -83,6 +87,7 @@ class Daemon:
             runbooks=runbooks,
             past=self._chronicle.history,
             desk=Desk(mark=self._mark, token=lambda: self._deploy_token),
+            release_desk=ReleaseDesk(release=self._release, token=lambda: self._release_token),
         )
         self._web = WebServer(app, WebServer.bind(listen_address), lambda: self._web_watch.access)
         # After the port: a second daemon by mistake must not empty the recording of the first.
@@ -119,6 +124,7 @@ class Daemon:
             try:
                 config = self._read_config()
                 deploy_token = _secret(config.web.deploy_token())
+                release_token = _secret(config.web.release_token())
             except ConfigError as exc:
                 text = str(exc)
                 log.error(  # noqa: TRY400 - the file is wrong, not the code: no traceback
@@ -133,7 +139,7 @@ class Daemon:
             ):
                 if new != old:
                     log.warning("a change of this key takes effect at the next start", key=key)
-            self._deploy_token = deploy_token
+            self._deploy_token, self._release_token = deploy_token, release_token
             before, self._config = self._config, config
             self._apply(config, before=before)
             now = self._clock()
@@ -255,6 +261,28 @@ class Daemon:
             log.info("deploy marked", service=known.service, version=known.version, at=known.at)
             self._show_deploys()
         return known, is_news
+
+    def _release(self, wish: Wish) -> Release:
+        """End what a culprit holds, or say what would end; raises Refusal and ServerNotSeenError."""
+        names = ", ".join(self._runners)
+        if wish.server is None and len(self._runners) > 1:
+            raise Refusal(400, f"server: missing; expected one of {names}")
+        runner = next(iter(self._runners.values())) if wish.server is None else self._runners.get(wish.server)
+        if runner is None:
+            raise Refusal(400, f"server: expected one of {names}, got {spelled(wish.server)}")
+        board = self._cell.board.servers.get(runner.config.name)
+        try:
+            return release(
+                wish.order,
+                runner,
+                pattern=self._pattern(self._config),
+                signals=() if board is None else board.signals,
+                dry_run=not wish.for_real,
+                asked_by=(wish.by, wish.address),
+                audit=self._chronicle.released,
+            )
+        except NotSeenError as exc:
+            raise ServerNotSeenError(str(exc)) from exc
 
     def _show_deploys(self) -> None:
         deploys = self._deploys.known

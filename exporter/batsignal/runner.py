@@ -4,11 +4,12 @@ Owns what a tick needs from the world and what is logged of it. It must not deci
 not judge (`detect`).
 """
 
+import contextlib
 import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import structlog
@@ -28,6 +29,8 @@ from batsignal.tick import Watch, tick
 
 HOST_LOOK_SECONDS = 5.0
 PROBES_KEPT = 10_000
+# A look that somebody acts on must be of now.
+FRESH_SECONDS = 1.5
 # What is usual is learnt over minutes and days: a kill that loses the last minute of it loses nothing.
 REMEMBER_SECONDS = 60.0
 
@@ -112,6 +115,34 @@ class ServerRunner:
     def probed(self, result: ProbeResult) -> None:
         """Take in a probe's result; the next tick sees it."""
         self._probes.append(result)
+
+    def look_now(self, within_seconds: float) -> Snapshot | None:
+        """Return a look that is fresh, taken now unless the last one is; None when a tick hangs, or none has answered.
+
+        May be called by any thread, and waits for a tick that runs.
+        """
+        if not self._busy.acquire(timeout=within_seconds):
+            return None
+        try:
+            fresh = self._watch.answered is not None and self._monotonic() - self._answered_at <= FRESH_SECONDS
+        finally:
+            self._busy.release()
+        if not fresh:
+            self.run()
+        return self._watch.answered if self._monotonic() - self._answered_at <= FRESH_SECONDS else None
+
+    @contextlib.contextmanager
+    def between_looks(self, within_seconds: float) -> Iterator[PostgresPoller | None]:
+        """Yield the poller, which no tick uses meanwhile; None when a tick hangs, or the watch is about to end."""
+        if not self._busy.acquire(timeout=within_seconds):
+            yield None
+            return
+        try:
+            yield None if self._closing else self._poller
+        finally:
+            if self._closing:  # `close` has not waited for us
+                self._poller.close()
+            self._busy.release()
 
     def overdue(self, board: ServerBoard | None) -> ServerBoard | None:
         """Return the board to show instead when the last answer is older than three intervals, else None."""

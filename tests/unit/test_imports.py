@@ -84,6 +84,7 @@ LAYERS: dict[str, Layer] = {
     ),
     "batsignal.deploys.find": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
     "batsignal.deploys.*": Layer(ours=("batsignal.snapshot", "batsignal.deploys")),
+    "batsignal.releases.*": Layer(ours=("batsignal.snapshot", "batsignal.releases"), banned=WORLD, is_pure=True),
     "batsignal.poll.*": Layer(
         ours=(
             *("batsignal.snapshot", "batsignal.code_path", "batsignal.config", "batsignal.errors", "batsignal.poll"),
@@ -99,6 +100,7 @@ LAYERS: dict[str, Layer] = {
             "batsignal.errors",
             "batsignal.expose",
             "batsignal.web_config",
+            "batsignal.releases.order",
         ),
         third_party=frozenset(
             {"bcrypt", "jinja2", "markupsafe", "prometheus_client", "starlette", "structlog", "uvicorn"}
@@ -129,12 +131,20 @@ LAYERS: dict[str, Layer] = {
         ),
         third_party=frozenset({"structlog"}),
     ),
+    "batsignal.releaser": Layer(
+        ours=(
+            *("batsignal.snapshot", "batsignal.detect.signal", "batsignal.poll", "batsignal.releases"),
+            "batsignal.runner",
+        ),
+        third_party=frozenset({"psycopg2", "structlog"}),
+    ),
     "batsignal.daemon": Layer(
         ours=(
             *("batsignal.__version__", "batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll"),
             *("batsignal.detect", "batsignal.record", "batsignal.deploys", "batsignal.expose", "batsignal.tick"),
             *("batsignal.runner", "batsignal.schedule", "batsignal.chronicle", "batsignal.recordings"),
             "batsignal.web_watch",
+            *("batsignal.releaser", "batsignal.releases.order"),
         ),
         third_party=frozenset({"structlog"}),
     ),
@@ -149,7 +159,7 @@ LAYERS: dict[str, Layer] = {
         ),
         third_party=frozenset({"psycopg2", "yaml", "psutil"}),
     ),
-    "batsignal.cli.*": Layer(ours=EVERYTHING, third_party=frozenset({"structlog", "typer", "click"})),
+    "batsignal.cli.*": Layer(ours=EVERYTHING, third_party=frozenset({"psycopg2", "structlog", "typer", "click"})),
 }
 
 
@@ -285,6 +295,9 @@ def test_every_part_of_the_house_was_looked_at() -> None:
         ("batsignal.drills.scene", "from batsignal.daemon import Daemon"),
         ("batsignal.drills.scene", "from batsignal.detect.verdict import Judge"),
         ("batsignal.poll.rows", "from batsignal.daemon import Daemon"),
+        ("batsignal.releases.choice", "import psycopg2"),
+        ("batsignal.releases.choice", "import time"),
+        ("batsignal.expose.releases", "from batsignal.releaser import release"),
         ("batsignal.cli.run", "import numpy"),
         ("batsignal.__main__", "from batsignal.daemon import Daemon"),
         ("batsignal.utils", "x = 1"),

@@ -3,16 +3,23 @@
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import psycopg2
 
 from batsignal import web_config
 from batsignal.config import Config, EndpointConfig, ServerConfig, StoreConfig, load
 from batsignal.expose.access import Access
+from batsignal.poll import ending
+from batsignal.poll.guarded import DeadlineError
 from batsignal.poll.health import Target, probe
 from batsignal.poll.host import find_postmaster
 from batsignal.poll.pgbouncer import PgBouncerPoller
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
+from batsignal.poll.rows import Row
 from batsignal.record.database import examined
 from batsignal.snapshot import Snapshot
 
@@ -26,7 +33,8 @@ def check(config_file: str | None, web_config_file: str | None = None) -> int:
     if web_config_file is not None:
         _check_web_config(web_config_file)
     well = [_check_store(config.store)]
-    well += [_check_server(server) for server in config.servers]
+    releases = config.web.release_token_file is not None
+    well += [_check_server(server, releases=releases) for server in config.servers]
     well += [_check_pooler(server) for server in config.servers if server.pgbouncer_dsn is not None]
     well += asyncio.run(_check_endpoints(config))
     return 0 if all(well) else 1
@@ -57,7 +65,7 @@ def _check_store(store: StoreConfig) -> bool:
     return True
 
 
-def _check_server(server: ServerConfig) -> bool:
+def _check_server(server: ServerConfig, *, releases: bool) -> bool:
     where = f"server {server.name}"
     poller = PostgresPoller(server=server.name, dsn=server.dsn.get_secret_value(), resolver=Resolver())
     try:
@@ -77,7 +85,8 @@ def _check_server(server: ServerConfig) -> bool:
                 f" {snapshot.grant}",
             )
         _check_blind_spots(server, poller)
-        return bool(snapshot.privileged)
+        may_release = _check_release(where, poller) if releases else True
+        return bool(snapshot.privileged) and may_release
     finally:
         poller.close()
 
@@ -104,6 +113,23 @@ def _check_blind_spots(server: ServerConfig, poller: PostgresPoller) -> None:
         _note(f"server {server.name}", "not shown to run on this host: no host metrics for it")
     if server.emergency_dsn is not None:
         _note(f"server {server.name}", "emergency_dsn is read and not used by this version")
+
+
+def _check_release(where: str, poller: PostgresPoller) -> bool:
+    """Say whether `batsignal release` could end what a culprit holds."""
+
+    def ask(query: str, arguments: Mapping[str, Any]) -> list[Row]:
+        return poller.ask(query, arguments, time.monotonic() + PATIENCE_SECONDS) or []
+
+    try:
+        rights = ending.rights(ask, ())
+    except (DeadlineError, psycopg2.Error):
+        rights = None
+    if rights is None:
+        return _say(False, where, "whether `batsignal release` would work could not be asked")
+    if rights.anybody:
+        return _say(True, where, "`batsignal release` may end other roles' sessions")
+    return _say(False, where, f"`batsignal release` may not end other roles' sessions; {rights.grant}")
 
 
 def _check_pooler(server: ServerConfig) -> bool:

@@ -7,26 +7,23 @@ import datetime as dt
 import math
 from typing import Any
 
+from batsignal.cli.answers import asked, usable_token
 from batsignal.detect.wording import clock_time
-from batsignal.drills.daemon_api import Answer, api_at, without_login
+from batsignal.drills.daemon_api import without_login
 from batsignal.errors import ConfigError, UnreachableError
-
-_NOT_OUR_FAULT = 500
 
 
 def mark(service: str, version: str, *, at: str | None, url: str, token: str | None) -> int:
     """Tell of a deploy and print what the daemon knows now; raises ConfigError or UnreachableError."""
-    api = api_at(url)
     told: dict[str, Any] = {"service": service, "version": version}
     if at is not None:
         told["at"] = read_instant(at)
-    if not token:
-        raise ConfigError("no token: expected --token or BATSIGNAL_TOKEN, as in the daemon's web.deploy_token_file")
-    if not token.isascii() or not token.isprintable():
-        raise ConfigError("--token: expected printable ASCII")
-    answer = api.ask("POST", "/api/v1/deploys", body=told, headers={"Authorization": f"Bearer {token}"})
-    known = _known(answer, without_login(url))
-    said = "was known already" if answer.content.get("known_already") else "is marked"
+    shown = usable_token(token, "web.deploy_token_file")
+    answer = asked(url, "POST", "/api/v1/deploys", keys=("deploy", "known_already"), body=told, token=shown)
+    known = answer["deploy"]
+    if not isinstance(known, dict) or not {"service", "version", "at"} <= known.keys():
+        raise UnreachableError(f"{without_login(url)} is no daemon that takes deploys: it answered without one")
+    said = "was known already" if answer["known_already"] else "is marked"
     print(f"{known['service']} {known['version']} {said}, at {clock_time(known['at'])}")
     return 0
 
@@ -49,14 +46,3 @@ def read_instant(text: str) -> float:
     if not math.isfinite(seconds):
         raise ConfigError(f"--at: expected Unix seconds or a date and time (2026-01-31T12:00:00Z), got {text!r}")
     return seconds
-
-
-def _known(answer: Answer, url: str) -> dict[str, Any]:
-    """Return the deploy that the daemon has taken in; raises what it has against it."""
-    deploy = answer.content.get("deploy")
-    if answer.status in {200, 201} and isinstance(deploy, dict) and {"service", "version", "at"} <= deploy.keys():
-        return deploy
-    error = answer.content.get("error")
-    if isinstance(error, str) and answer.status < _NOT_OUR_FAULT:
-        raise ConfigError(f"the daemon at {url} refuses: {error}")
-    raise UnreachableError(f"{url} is no daemon that takes deploys: it answered with status {answer.status}")

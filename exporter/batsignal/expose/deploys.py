@@ -60,7 +60,7 @@ class DeployViews:
             return json_answer({"time": self._clock(), "deploys": api.deploys(self._board())})
         try:
             admit(request.headers.get("authorization"), self._desk.token())
-            told = read_deploy(await _body(request), now=self._clock())
+            told = read_deploy(await read_body(request), now=self._clock())
         except Refusal as exc:
             return json_answer({"error": str(exc)}, exc.status, **exc.headers)
         deploy, is_news = self._desk.mark(told)
@@ -73,10 +73,16 @@ def json_answer(view: Any, status: int = 200, **headers: str) -> Response:
     return Response(api.encode(view), status, headers=named, media_type="application/json")
 
 
-def admit(authorization: str | None, token: str | None) -> None:
-    """Let only who shows the token pass; raises Refusal."""
+def admit(
+    authorization: str | None,
+    token: str | None,
+    *,
+    key: str = "web.deploy_token_file",
+    what: str = "deploy can be told of",
+) -> None:
+    """Let only who shows the token pass; raises Refusal. `key` names the token's file in the config."""
     if token is None:
-        raise Refusal(403, "no deploy can be told of here: expected web.deploy_token_file in the daemon's config")
+        raise Refusal(403, f"no {what} here: expected {key} in the daemon's config")
     scheme, _, shown = (authorization or "").partition(" ")
     # In constant time: how far a guess was right must not show in how long the answer takes.
     if not hmac.compare_digest(shown.strip().encode("utf-8", "replace"), token.encode()) or scheme.lower() != "bearer":
@@ -87,14 +93,14 @@ def admit(authorization: str | None, token: str | None) -> None:
 def read_deploy(body: bytes, *, now: float) -> Deploy:
     """Return the deploy that a body tells of; raises Refusal that names the key and what was expected."""
     try:
-        told = json.loads(body, parse_constant=_no_number)
+        told = json.loads(body, parse_constant=no_number)
     except (ValueError, RecursionError) as exc:
         raise Refusal(400, f"expected a JSON object with service and version: {exc}") from exc
     if not isinstance(told, dict):
-        raise Refusal(400, f"expected a JSON object with service and version, got {_spelled(told)}")
+        raise Refusal(400, f"expected a JSON object with service and version, got {spelled(told)}")
     for key in told:
         if key not in KEYS:
-            raise Refusal(400, f"{_spelled(key)}: unknown key; expected one of {', '.join(KEYS)}")
+            raise Refusal(400, f"{spelled(key)}: unknown key; expected one of {', '.join(KEYS)}")
     return Deploy(service=_name(told, "service"), version=_name(told, "version"), at=_instant(told, now))
 
 
@@ -104,9 +110,9 @@ def _name(told: dict[str, Any], key: str) -> str:
     if value is None:
         raise Refusal(400, f"{key}: missing; expected {expected}")
     if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARACTERS_MOST:
-        raise Refusal(400, f"{key}: expected {expected}, got {_spelled(value)}")
+        raise Refusal(400, f"{key}: expected {expected}, got {spelled(value)}")
     if not value.isprintable() or value != value.strip():
-        raise Refusal(400, f"{key}: expected {expected}, got {_spelled(value)}")
+        raise Refusal(400, f"{key}: expected {expected}, got {spelled(value)}")
     return value
 
 
@@ -115,18 +121,19 @@ def _instant(told: dict[str, Any], now: float) -> float:
     if value is None:
         return now
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refusal(400, f"at: expected Unix seconds, got {_spelled(value)}")
+        raise Refusal(400, f"at: expected Unix seconds, got {spelled(value)}")
     if abs(value) >= INSTANT_MOST:
-        raise Refusal(400, f"at: expected Unix seconds, got {_spelled(value)} (milliseconds?)")
+        raise Refusal(400, f"at: expected Unix seconds, got {spelled(value)} (milliseconds?)")
     if value > now + AHEAD_SECONDS_MOST:
         raise Refusal(400, f"at: expected an instant that has come, got one {value - now:.0f} s from now")
     if value < now - AGO_SECONDS_MOST:
         days = AGO_SECONDS_MOST / 86_400
-        raise Refusal(400, f"at: expected an instant of the last {days:.0f} days, got {_spelled(value)}")
+        raise Refusal(400, f"at: expected an instant of the last {days:.0f} days, got {spelled(value)}")
     return float(value)
 
 
-async def _body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """Return a body that is neither too long nor too slow; raises Refusal."""
     body = b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -141,12 +148,13 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _spelled(value: object) -> str:
+def spelled(value: object) -> str:
     """Return a value as JSON, cut short."""
     shown = 60
     text = json.dumps(value)
     return text if len(text) <= shown else f"{text[: shown - 3]}..."
 
 
-def _no_number(name: str) -> None:
+def no_number(name: str) -> None:
+    """Refuse NaN and Infinity, which JSON does not know."""
     raise ValueError(f"{name} is no number in JSON")

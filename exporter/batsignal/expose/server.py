@@ -26,12 +26,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from batsignal.expose import api, listen, page
 from batsignal.expose.accept import wants_gzip, wants_openmetrics
 from batsignal.expose.access import Access, Guard
-from batsignal.expose.deploys import DeployViews, Desk
+from batsignal.expose.deploys import DeployViews, Desk, Refusal
 from batsignal.expose.door import Door, Seat, Seats
 from batsignal.expose.http1 import HttpProtocol
 from batsignal.expose.incidents import IncidentViews, Past
+from batsignal.expose.releases import ReleaseDesk, ReleaseViews, Wish
 from batsignal.expose.stream import Stream
 from batsignal.record.board import Board
+from batsignal.releases.order import Release
 
 MetricsSource = Callable[[bool, bool], bytes]
 """Called with (openmetrics, gzip); hands out bytes that are ready."""
@@ -169,6 +171,10 @@ async def _http_error(_request: Request, exc: Exception) -> Response:
     return answer
 
 
+def _no_release(_wish: Wish) -> Release:
+    raise Refusal(403, "no session can be ended here")
+
+
 def build_app(
     *,
     board: Callable[[], Board],
@@ -178,14 +184,17 @@ def build_app(
     runbooks: Path | None = None,
     past: Past | None = None,
     desk: Desk | None = None,
+    release_desk: ReleaseDesk | None = None,
 ) -> Starlette:
     """Return the ASGI application. `reload` returns None or why it failed; None instead of it disables the path.
 
-    `past` is what is kept of incidents, `desk` where deploys are told; without one nobody may.
+    `past` is what is kept of incidents, `desk` where deploys are told, `release_desk` where releases are asked for;
+    without one nobody may.
     """
     views = _Views(board, clock, runbooks)
     incidents = IncidentViews(past, clock)
     deploys = DeployViews(board, clock, desk or Desk(mark=lambda deploy: (deploy, True), token=lambda: None))
+    releases = ReleaseViews(release_desk or ReleaseDesk(release=_no_release, token=lambda: None))
     app = Starlette(
         routes=[
             Route("/metrics", _Metrics(metrics)),
@@ -200,6 +209,7 @@ def build_app(
             Route("/api/v1/incidents/{incident}", incidents.one),
             Route("/api/v1/incidents/{incident}/recording", incidents.recording),
             Route("/api/v1/deploys", deploys.handle, methods=["GET", "POST"]),
+            Route("/api/v1/release", releases.handle, methods=["POST"]),
             Route("/runbooks/{name}", views.runbook),
         ],
         middleware=[Middleware(_SecurityHeaders)],

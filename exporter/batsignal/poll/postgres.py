@@ -104,6 +104,23 @@ class PostgresPoller:
         self._failure = snapshot.failure
         return replace(snapshot, refused=self._refused, poll_seconds={"sessions": self._monotonic() - started})
 
+    def ask(self, query: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
+        """Ask something else than a look, through the kept session and between two looks; None when there is none.
+
+        Raises DeadlineError (the next look waits for the answer) and psycopg2.Error.
+        """
+        kept = self._kept
+        if kept is None:
+            return None
+        try:
+            if kept.session.in_flight:
+                self._finish(kept, deadline)
+            return kept.session.query(sql(query, kept.server_version_num), arguments, deadline)
+        except psycopg2.OperationalError as exc:
+            if exc.pgcode not in GAVE_UP:
+                self._broken(exc)
+            raise
+
     def close(self) -> None:
         """Give the seat back."""
         self._entrance.leave()

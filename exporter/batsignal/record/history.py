@@ -22,6 +22,7 @@ from batsignal.record.flight import (
     recordings_folder,
     ring_folder,
 )
+from batsignal.record.kept import RELEASED
 from batsignal.record.segments import PIECE_BYTES, joined, segments_in, within
 
 LIMIT_DEFAULT = 50
@@ -114,5 +115,7 @@ def _incident(row: tuple[Any, ...]) -> View:
 def _event(row: tuple[Any, ...]) -> View:
     t, event, reason, by, signal = row
     line: View = {"t": t, "event": event}
+    if event == RELEASED:
+        line["release"], reason = json.loads(reason), None
     line |= {name: value for name, value in (("reason", reason), ("by", by)) if value is not None}
     return line | {"signal": json.loads(signal)}

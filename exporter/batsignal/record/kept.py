@@ -14,6 +14,9 @@ from batsignal.detect.signal import KINDS, SEVERITIES, DeployRef, Finding, Signa
 from batsignal.record.board import PastIncident
 from batsignal.snapshot import Deploy
 
+# The event that is none of a signal's own: somebody had sessions ended. Its reason is JSON: who, by what, how many.
+RELEASED = "released"
+
 _SUBJECT = frozenset(one.name for one in fields(Subject))
 
 

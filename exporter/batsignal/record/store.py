@@ -6,11 +6,12 @@ writes (`keeper`), inside that thread's transactions, and raises sqlite3.Error; 
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from batsignal.detect.signal import Event, Signal
 from batsignal.record.board import PastIncident
-from batsignal.record.kept import Left, Past, key_text, raised_as_text, read_line, read_signal, text
+from batsignal.record.kept import RELEASED, Left, Past, key_text, raised_as_text, read_line, read_signal, text
 from batsignal.record.recent import RECENT_MOST
 from batsignal.snapshot import Deploy
 
@@ -61,14 +62,26 @@ class Store:
                 "now": now,
             },
         )
-        (number,) = self._connection.execute(
-            "SELECT coalesce(max(number), 0) + 1 FROM event WHERE incident = ?", (signal.id,)
-        ).fetchone()
+        number = self._next_event(signal.id)
         if number <= EVENTS_MOST or event.event != "updated":
             self._connection.execute(
                 "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (signal.id, number, event.t, event.event, event.reason, event.by, said),
             )
+
+    def released(self, signal: Signal, t: float, audit: Mapping[str, Any], *, now: float) -> None:
+        """Keep in an incident's timeline who had sessions ended, and which: its line has the audit for a reason."""
+        self._connection.execute(
+            "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (signal.id, self._next_event(signal.id), t, RELEASED, text(audit), None, text(signal.as_json())),
+        )
+        self._connection.execute("UPDATE incident SET told_at = max(told_at, ?) WHERE id = ?", (now, signal.id))
+
+    def _next_event(self, incident: str) -> int:
+        (number,) = self._connection.execute(
+            "SELECT coalesce(max(number), 0) + 1 FROM event WHERE incident = ?", (incident,)
+        ).fetchone()
+        return int(number)
 
     def looked(self, server: str, t: float, *, now: float) -> None:
         """Keep when a server was looked at last, by its own clock."""
