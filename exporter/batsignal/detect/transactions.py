@@ -14,6 +14,7 @@ from batsignal.detect.blame import versions_of
 from batsignal.detect.blocking import Blockade, Blocking
 from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.window import Window
+from batsignal.detect.writes import IDLE_IN_TRANSACTION, Writes
 from batsignal.snapshot import Session
 
 # A transaction that rests for five minutes and holds the rows that it wrote: nobody is coming back to it.
@@ -23,20 +24,12 @@ BLOCKS_SECONDS = 6.0
 # One is left open; more of the same are being lost, and a leak is to be called for that (as soon as it can be).
 FORGOTTEN_SESSIONS = 1
 LOST_SECONDS = 900.0
+# A pool at work rests between two statements for less.
+LEFT_SECONDS = 5.0
 # Those that it blocked gave up: the next one comes soon, and the page stays until then.
 CALM_SECONDS = 15.0
 CLEAR_SECONDS = 5.0
-# A server that shows ids of transactions has shown one within this time.
-IDS_SECONDS = 600.0
-# Who works in a transaction for so long does not only begin one.
-AT_WORK_SECONDS = 30.0
 STATEMENT_LENGTH = 160
-# Where ids are not shown: how a statement begins that leaves locks behind in its transaction.
-_WRITES = ("UPDATE", "INSERT", "DELETE", "MERGE", "LOCK", "ALTER", "CREATE", "DROP", "TRUNCATE")
-
-# Exactly this: a transaction that failed ("... (aborted)") has let its locks go.
-IDLE_IN_TRANSACTION = "idle in transaction"
-
 Group = tuple[str, ...]
 
 
@@ -55,9 +48,7 @@ class TransactionDetector:
 
     def __init__(self, blocking: Blocking) -> None:
         self._blocking = blocking
-        self._ids_seen_at: float | None = None
-        self._at_work: set[tuple[str | None, str | None]] = set()
-        """Names and users of sessions that are at work in a transaction for a while now."""
+        self._writes = Writes()
         self._lit: dict[Group, _Lit] = {}
         self._last: tuple[Finding, ...] = ()
 
@@ -68,8 +59,8 @@ class TransactionDetector:
             return self._last
         if window.began == window.t:
             self._lit.clear()
-            self._ids_seen_at = None
-        resting = self._resting(window, snapshot.sessions)
+        self._writes.add(window)
+        resting = [session for session in snapshot.sessions if session.state == IDLE_IN_TRANSACTION]
         blocking = {
             (one.session.pid, one.session.backend_start): one
             for one in self._blocking.blockades
@@ -86,23 +77,6 @@ class TransactionDetector:
         self._fade(seen, window)
         self._last = tuple(lit.finding for lit in self._lit.values())
         return self._last
-
-    def _resting(self, window: Window, sessions: Sequence[Session]) -> list[Session]:
-        """Return who rests in a transaction; note who works in one, and whether ids of transactions are shown."""
-        resting = []
-        shows_ids = False
-        self._at_work = set()
-        begun = window.t - AT_WORK_SECONDS
-        for session in sessions:
-            if session.backend_xid is not None or session.backend_xmin is not None:
-                shows_ids = True
-            if session.state == IDLE_IN_TRANSACTION:
-                resting.append(session)
-            elif session.state == "active" and session.xact_start is not None and session.xact_start <= begun:
-                self._at_work.add((session.application_name, session.usename))
-        if shows_ids:
-            self._ids_seen_at = window.t
-        return resting
 
     def _judge(self, group: Group, sessions: Sequence[Session], blockades: Sequence[Blockade], window: Window) -> bool:
         """Judge the transactions of one application; return whether something is said of it now."""
@@ -130,21 +104,11 @@ class TransactionDetector:
         return True
 
     def _holds(self, session: Session, window: Window) -> bool:
-        """Whether a transaction has written and so holds what it wrote: by its id, else by its last statement.
-
-        Where neither is told it may have; unless others of the same work on, as a dump's do beside its leader.
-        """
-        if session.backend_xid is not None:
-            return True
-        if self._ids_seen_at is not None and window.t - self._ids_seen_at <= IDS_SECONDS:
+        """Return whether it is left, not only between two statements, and holds what it wrote."""
+        track = window.track_of(session)
+        if track is None or _rested_seconds(session, window.t) < LEFT_SECONDS:
             return False
-        if session.query is None:
-            return (
-                _rested_seconds(session, window.t) >= OPEN_SECONDS
-                and (session.application_name, session.usename) not in self._at_work
-            )
-        statement = session.query[:400].upper().lstrip()
-        return statement.startswith(_WRITES) or " FOR UPDATE" in statement or " FOR NO KEY UPDATE" in statement
+        return self._writes.holds(track, window)
 
     def _fade(self, seen: set[Group], window: Window) -> None:
         for group in [group for group in self._lit if group not in seen]:

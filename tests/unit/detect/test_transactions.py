@@ -127,12 +127,71 @@ def test_index_that_is_built_concurrently_and_waits_for_it_is_not_hurt(row: Row,
     assert not watcher.raised("idle_in_transaction"), watcher.sentences()
 
 
-@pytest.mark.parametrize(("query", "called"), [("UPDATE t SET a = ?", True), ("SELECT ?", False), (None, True)])
+@pytest.mark.parametrize(
+    ("query", "called"),
+    [
+        ("UPDATE t SET a = ?", True),
+        ("WITH done AS (UPDATE t SET a = ? RETURNING id) SELECT count(*) FROM done", True),
+        ("SELECT id FROM t WHERE a = ? FOR NO KEY UPDATE SKIP LOCKED", True),
+        ("SELECT ?", False),
+        ("WITH recent AS (SELECT id FROM updates) SELECT * FROM recent", False),
+        ("BEGIN", False),
+        (None, True),
+    ],
+)
 def test_without_ids_of_transactions_the_last_statement_tells_whether_it_has_written(
     row: Row, show: Show, watcher: Any, query: str | None, called: bool
 ) -> None:
     show(watcher, lambda _t: [row(HOLDER, RESTS, at=0, xact_start=0, query=query)], 330)
     assert bool(watcher.raised("idle_in_transaction")) == called
+
+
+def test_without_ids_a_statement_that_was_seen_to_write_earlier_in_the_transaction_tells(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        if 20 < t <= 30:
+            yield row(HOLDER, RESTS, at=20, xact_start=10, query="UPDATE t SET a = ?")
+        elif t > 30:
+            yield row(HOLDER, RESTS, at=30, xact_start=10, query="SELECT a FROM t")
+
+    show(watcher, scene, 360)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert 330 <= raised.t - start <= 332
+
+
+def test_without_ids_what_wrote_in_a_transaction_before_says_nothing_of_the_next(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        if t <= 30:
+            yield row(HOLDER, RESTS, at=0, xact_start=0, query="UPDATE t SET a = ?")
+        else:
+            yield row(HOLDER, RESTS, at=40, xact_start=40, query="SELECT a FROM t")
+
+    show(watcher, scene, 700)
+    assert not watcher.events, watcher.sentences()
+
+
+@pytest.mark.parametrize(("used_every_seconds", "called"), [(1, True), (5, False)])
+def test_without_ids_a_reader_of_a_service_at_work_is_told_and_one_that_a_person_parked_is_not(
+    row: Row, show: Show, watcher: Any, used_every_seconds: int, called: bool
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield row(HOLDER, RESTS, at=20, xact_start=20, query="SELECT a FROM t")
+        yield row(60, at=t // used_every_seconds * used_every_seconds)
+
+    show(watcher, scene, 323, begin=21)
+    assert len(watcher.raised("idle_in_transaction")) == called, watcher.sentences()
+
+
+def test_others_of_a_pool_that_write_for_moments_do_not_hide_the_one_that_is_left(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    left = {"application_name": "web@1.0", "usename": "web"}
+    show(watcher, lambda t: [left_open(row, 100, **left), *pool(row, t)] if t > 100 else [], 420)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert raised.t - start <= 402
 
 
 def test_without_ids_and_texts_the_leader_of_a_dump_is_left_alone(row: Row, show: Show, watcher: Any) -> None:
