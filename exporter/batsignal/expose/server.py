@@ -5,7 +5,6 @@ rendered, never the world: no request here costs the database anything, and none
 """
 
 import asyncio
-import gzip
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,9 +26,12 @@ from batsignal.expose import api, listen, page
 from batsignal.expose.accept import wants_gzip, wants_openmetrics
 from batsignal.expose.access import Access, Guard
 from batsignal.expose.deploys import DeployViews, Desk, Refusal
+from batsignal.expose.disk import Disk, Past
 from batsignal.expose.door import Door, Seat, Seats
+from batsignal.expose.html import html_answer
 from batsignal.expose.http1 import HttpProtocol
-from batsignal.expose.incidents import IncidentViews, Past
+from batsignal.expose.incident_pages import IncidentPages
+from batsignal.expose.incidents import IncidentViews
 from batsignal.expose.releases import ReleaseDesk, ReleaseViews, Wish
 from batsignal.expose.stream import Stream
 from batsignal.record.board import Board
@@ -103,19 +105,19 @@ class _Views:
         self._runbooks = runbooks
         self._drawn: tuple[Board, int, page.Drawn] | None = None
 
+    def runbook_names(self) -> frozenset[str]:
+        """Return the names that `/runbooks/NAME` answers."""
+        return frozenset(path.stem for path in self._runbooks.glob("*.md")) if self._runbooks else frozenset()
+
     def draw(self, board: Board, now: float) -> page.Drawn:
         """Return the status page; several readers within the same second and board share one drawing."""
         kept = self._drawn
         if kept is None or kept[0] is not board or kept[1] != int(now):
-            names = frozenset(path.stem for path in self._runbooks.glob("*.md")) if self._runbooks else frozenset()
-            kept = self._drawn = (board, int(now), page.draw_status(board, now, runbooks=names))
+            kept = self._drawn = (board, int(now), page.draw_status(board, now, runbooks=self.runbook_names()))
         return kept[2]
 
     async def page(self, request: Request) -> Response:
-        body, headers = self.draw(self._board(), self._clock()).document(), {"vary": "Accept-Encoding"}
-        if wants_gzip(",".join(request.headers.getlist("accept-encoding"))):
-            body, headers["content-encoding"] = gzip.compress(body, 5, mtime=0), "gzip"
-        return Response(body, media_type="text/html", headers=headers)
+        return html_answer(request, self.draw(self._board(), self._clock()).document())
 
     async def status(self, _request: Request) -> Response:
         return Response(api.encode(api.status_view(self._board(), self._clock())), media_type="application/json")
@@ -192,13 +194,16 @@ def build_app(
     without one nobody may.
     """
     views = _Views(board, clock, runbooks)
-    incidents = IncidentViews(past, clock)
+    disk = Disk(past)
+    incidents = IncidentViews(disk, clock)
+    incident_pages = IncidentPages(disk, clock, views.runbook_names)
     deploys = DeployViews(board, clock, desk or Desk(mark=lambda deploy: (deploy, True), token=lambda: None))
     releases = ReleaseViews(release_desk or ReleaseDesk(release=_no_release, token=lambda: None))
     app = Starlette(
         routes=[
             Route("/metrics", _Metrics(metrics)),
             Route("/", views.page),
+            Route("/incidents/{incident}", incident_pages.one),
             Route("/-/healthy", views.healthy),
             Route("/-/ready", views.ready),
             Route("/-/reload", _lifecycle(reload), methods=["GET", "POST", "PUT"]),

@@ -23,6 +23,7 @@ from batsignal.record.flight import (
     ring_folder,
 )
 from batsignal.record.kept import RELEASED
+from batsignal.record.past_slots import PastSlots, read_slots
 from batsignal.record.segments import PIECE_BYTES, joined, segments_in, within
 
 LIMIT_DEFAULT = 50
@@ -78,6 +79,19 @@ class History:
         except OSError as exc:
             raise StoreError(explained(exc)) from exc
         return None if first is None else itertools.chain((first,), pieces)
+
+    def slots(self, incident: str) -> PastSlots | None:
+        """Return who held the slots around an incident, None without a recording; raises StoreError.
+
+        It reads the whole recording: seconds for a long one.
+        """
+        pieces = self.recording(incident)
+        if pieces is None:
+            return None
+        try:
+            return read_slots(pieces)
+        except OSError as exc:
+            raise StoreError(explained(exc)) from exc
 
     def _pieces(self, view: View) -> Iterator[bytes]:
         with contextlib.suppress(FileNotFoundError), recording_path(self._folder, view["id"]).open("rb") as file:

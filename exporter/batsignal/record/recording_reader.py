@@ -31,7 +31,15 @@ def read(path: Path) -> tuple[Header, Iterator[Snapshot]]:
 
     Raises RecordingError with the line's number, from here or from the iterator.
     """
-    lines = _lines(path)
+    return _read(path, _lines(path))
+
+
+def read_stream(stream: "io.BufferedReader[Any]", name: Path) -> tuple[Header, Iterator[Snapshot]]:
+    """Read a recording that comes from elsewhere than a file of its own; `name` is what its errors call it."""
+    return _read(name, _lines_of(stream, name))
+
+
+def _read(path: Path, lines: Iterator[tuple[int, Fields]]) -> tuple[Header, Iterator[Snapshot]]:
     number, first = next(lines, (1, None))
     if first is None:
         raise RecordingError(f"{path}:1: expected a recording's header, got an empty file")
@@ -155,18 +163,23 @@ class _Unzipped(io.RawIOBase):
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Fields]]:
-    number = 0
     try:
         with path.open("rb") as raw:
-            zipped = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
-            stream = io.BufferedReader(_Unzipped(raw), BUFFER_BYTES) if zipped else raw
-            while line := stream.readline(LINE_BYTES_MOST):
-                number += 1
-                yield number, _parsed(path, number, line)
-    except (EOFError, zlib.error) as exc:
-        raise RecordingError(f"{path}:{number + 1}: the file is cut off or not gzip throughout: {exc}") from exc
+            yield from _lines_of(raw, path)
     except OSError as exc:
         raise RecordingError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _lines_of(raw: "io.BufferedReader[Any]", path: Path) -> Iterator[tuple[int, Fields]]:
+    number = 0
+    try:
+        zipped = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+        stream = io.BufferedReader(_Unzipped(raw), BUFFER_BYTES) if zipped else raw
+        while line := stream.readline(LINE_BYTES_MOST):
+            number += 1
+            yield number, _parsed(path, number, line)
+    except (EOFError, zlib.error) as exc:
+        raise RecordingError(f"{path}:{number + 1}: the file is cut off or not gzip throughout: {exc}") from exc
 
 
 def _parsed(path: Path, number: int, line: bytes) -> Fields:

@@ -7,6 +7,7 @@ import pytest
 
 from batsignal.detect.signal import DeployRef, Finding, Signal, Subject
 from batsignal.record.board import Board, ServerBoard, SlotSample
+from batsignal.record.past_slots import PastSlots
 from batsignal.record.tally import ConnectionCount, EndpointTally, ServerTally
 from batsignal.snapshot import Deploy, PollFailure, ProbeResult, Session, Slots, Snapshot
 
@@ -172,6 +173,59 @@ class Boards:
             "db3",
             endpoints={"web": EndpointTally(endpoint="web", service="web", last=down)},
         )
+
+    def told(self, sessions: int = 38, **facts: Any) -> dict[str, Any]:
+        """A signal as it is kept in JSON."""
+        given: dict[str, Any] = {
+            "since": self.now - 900,
+            "sessions": sessions,
+            "deploy": DeployRef(service="web", version="2.4.0", at=self.now - 920),
+            "summary": f"web@2.4.0 leaks connections: {sessions} held",
+        }
+        return self.signal(**(given | facts)).as_json() | {"id": "a1", "detected": self.now - 870}
+
+    def kept_incident(self) -> dict[str, Any]:
+        """An incident as `/api/v1/incidents/ID` gives it: a leak that grew, was released, and ended."""
+        now = self.now
+        events: list[dict[str, Any]] = [
+            {"t": now - 870, "event": "raised", "signal": self.told(10, severity="warning", deploy=None)},
+            {"t": now - 860, "event": "updated", "signal": self.told(12, severity="warning")},
+            {"t": now - 700, "event": "updated", "signal": self.told(20)},
+            *({"t": now - 680 + n, "event": "updated", "signal": self.told(20 + n)} for n in range(1, 9)),
+            {
+                "t": now - 250,
+                "event": "released",
+                "release": {"by": "alice", "ended": 26, "chosen": 28},
+                "signal": self.told(28),
+            },
+            {"t": now - 240, "event": "cleared", "reason": "ended", "signal": self.told(27)},
+        ]
+        return {
+            "id": "a1",
+            "open": False,
+            "ended": now - 240,
+            "reason": "ended",
+            "by": None,
+            "worst": "critical",
+            "signal": self.told(27),
+            "timeline": events,
+        }
+
+    def past_slots(self, **facts: Any) -> PastSlots:
+        """What a recording tells of the slots around that incident."""
+        samples = []
+        for n in range(1000):
+            held = (("web@2.4.0", 12 + min(max(n - 300, 0) // 12, 28)), ("billing", 8))
+            used = 1 + sum(sessions for _, sessions in held)
+            seen = {} if 500 <= n < 530 else {"used": used, "usable": 97, "by_application": held}
+            samples.append(SlotSample(t=self.now - 1200 + n, **({"used": None, "usable": None} | seen)))
+        given: dict[str, Any] = {
+            "interval_seconds": 1.0,
+            "samples": tuple(samples),
+            "deploys": (Deploy(service="billing", version="7", at=self.now - 400),),
+            "is_whole": True,
+        }
+        return PastSlots(**(given | facts))
 
 
 @pytest.fixture

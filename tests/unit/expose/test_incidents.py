@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from batsignal.expose import incidents
+from batsignal.expose import disk
 from batsignal.expose.server import build_app
 from batsignal.record.database import StoreError
 
@@ -101,9 +101,9 @@ def test_a_disk_that_cannot_be_read_is_said(client: TestClient, kept: Kept) -> N
 def test_a_disk_that_hangs_is_not_waited_for_and_holds_up_nothing_else(
     client: TestClient, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incidents, "DISK_SECONDS", 0.1)
+    monkeypatch.setattr(disk, "DISK_SECONDS", 0.1)
     kept.free.clear()
-    for _ in range(incidents.READERS + 1):
+    for _ in range(disk.READERS + 1):
         answer = client.get("/api/v1/incidents")
         assert (answer.status_code, answer.json()) == (503, {"error": "the disk has not answered in time"})
     assert client.get("/-/healthy").status_code == 200

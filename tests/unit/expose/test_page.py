@@ -11,7 +11,7 @@ import pytest
 
 from batsignal.detect.signal import Subject
 from batsignal.expose import page
-from batsignal.record.board import PastIncident, SlotSample
+from batsignal.record.board import PastIncident, SlotSample, StoreHealth
 from batsignal.record.tally import ServerTally
 from batsignal.snapshot import Deploy
 
@@ -297,7 +297,8 @@ def test_the_last_incidents_are_listed_each_with_its_story(boards: Any) -> None:
         r" 11 min 40 s critical connection leak db1 : .*, ended 08:55:20 UTC , lasted 2 min ",
         text,
     ), text
-    assert b'href="incidents/b2"' in page.render(board, boards.now)
+    assert b'href="incidents/b2"' not in page.render(board, boards.now), "nothing is kept on disk"
+    assert b'href="incidents/b2"' in page.render(replace(board, store=StoreHealth(up=True)), boards.now)
 
 
 def test_a_word_for_the_state_changes_with_the_state_and_with_no_number(boards: Any) -> None:

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from batsignal.expose.page import chart, wording
+from batsignal.expose.page.incident import tell_incident
 from batsignal.expose.page.story import CARDS_SHOWN, Mood, tell
 from batsignal.record.board import Board
+from batsignal.record.past_slots import PastSlots
 
 # Without scripts the page asks for itself anew.
 REFRESH_SECONDS = 5
@@ -111,6 +114,8 @@ def _environment() -> Environment:
 _TEMPLATES = _environment()
 _SHELL = _TEMPLATES.get_template("shell.html.j2")
 _STATUS = _TEMPLATES.get_template("status.html.j2")
+_INCIDENT = _TEMPLATES.get_template("incident.html.j2")
+_MISSING = _TEMPLATES.get_template("missing.html.j2")
 
 
 def draw_status(board: Board, now: float, *, runbooks: frozenset[str] = frozenset()) -> Drawn:
@@ -122,6 +127,29 @@ def draw_status(board: Board, now: float, *, runbooks: frozenset[str] = frozense
         main=Markup(_STATUS.render(story=story, now=now)),  # noqa: S704  # escaped by its template
         stream="api/v1/stream?page=1",
         refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+def draw_incident(
+    view: Mapping[str, Any], slots: PastSlots | None, now: float, *, runbooks: frozenset[str] = frozenset()
+) -> Drawn:
+    """Return the page of a kept incident, which stands one folder down; `slots` are those around it, if known."""
+    story = tell_incident(view, slots, runbooks)
+    goes_on = story.ended is None
+    return Drawn(
+        title=f"{'LIT: ' if goes_on else ''}{story.summary} \N{MIDDLE DOT} BatSignal",
+        icon=_ICON.format(colour=_ICON_COLOURS["lit" if goes_on else "quiet"]),
+        main=Markup(_INCIDENT.render(story=story, now=now)),  # noqa: S704  # as above
+        refresh_seconds=REFRESH_SECONDS if goes_on else None,
+    )
+
+
+def draw_missing(text: str) -> Drawn:
+    """Return the page that says why there is none, which stands one folder down."""
+    return Drawn(
+        title="Not here \N{MIDDLE DOT} BatSignal",
+        icon=_ICON.format(colour=_ICON_COLOURS["quiet"]),
+        main=Markup(_MISSING.render(text=text)),  # noqa: S704  # as above
     )
 
 

@@ -9,7 +9,7 @@ does not tear a hole (three intervals, as for `batsignal_up`).
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batsignal.record.board import SlotSample
 
@@ -32,6 +32,7 @@ class Mark:
 
     at: float
     label: str
+    is_deploy: bool = True
     percent: float = 0.0
 
     @property
@@ -122,7 +123,7 @@ def draw(
         started_at=started_at,
         ended_at=started_at + span,
         marks=tuple(
-            Mark(at=mark.at, label=mark.label, percent=axes.percent(mark.at))
+            replace(mark, percent=axes.percent(mark.at))
             for mark in sorted(within, key=lambda mark: mark.at)[-MARKS_MAX:]
         ),
         gap_columns=sum(cell is None for cell in cells[axes.column(samples[0].t) : axes.column(samples[-1].t) + 1]),

@@ -25,7 +25,10 @@ REASONS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """The whole page. `state` changes when the state does, and with no number: what a change is told by."""
+    """The whole page. `state` changes when the state does, and with no number: what a change is told by.
+
+    `are_kept` says whether incidents have pages of their own: not where nothing is kept on disk.
+    """
 
     mood: Mood
     severity: str
@@ -39,6 +42,7 @@ class Story:
     endpoints: tuple[EndpointTally, ...]
     deploys: tuple[Deploy, ...]
     incidents: tuple[PastIncident, ...]
+    are_kept: bool
     config_error: str | None
     version: str
     started_at: float
@@ -63,6 +67,7 @@ def tell(board: Board, now: float, runbooks: frozenset[str]) -> Story:
         endpoints=tuple(sorted(board.endpoints.values(), key=_is_up)),
         deploys=tuple(sorted(board.deploys, key=lambda deploy: deploy.at, reverse=True)[:DEPLOYS_SHOWN]),
         incidents=board.incidents,
+        are_kept=board.store is not None,
         config_error=None if board.config_reload_ok else board.config_reload_error or "no reason given",
         version=board.version,
         started_at=board.started_at,

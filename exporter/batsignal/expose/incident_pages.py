@@ -1,0 +1,80 @@
+"""`/incidents/ID`: the page of one incident, for whoever comes from the status page, a report or a chat.
+
+Owns what is asked of the disk for it, and for how long an answer is good: the picture is made of the whole recording,
+which is too much work for each reload of each reader. What it says is `page.incident`'s affair.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from batsignal.expose import page
+from batsignal.expose.disk import Disk, Fault
+from batsignal.expose.html import html_answer
+from batsignal.record.past_slots import PastSlots
+
+PICTURES_KEPT = 16
+# Of an incident that goes on, or whose recording may not be made yet, the picture is looked up anew so rarely; and the
+# more rarely, the longer it takes.
+PICTURE_SECONDS = 10.0
+COST_SHARE = 0.05
+# Longer than the recording goes on after the end.
+SETTLED_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picture:
+    slots: PastSlots | None
+    until: float
+    """By the monotonic clock."""
+
+
+class IncidentPages:
+    """The handler. `runbooks` are the names that are served now."""
+
+    def __init__(self, disk: Disk, clock: Callable[[], float], runbooks: Callable[[], frozenset[str]]) -> None:
+        self._disk = disk
+        self._clock = clock
+        self._runbooks = runbooks
+        self._pictures: OrderedDict[str, _Picture] = OrderedDict()
+
+    async def one(self, request: Request) -> Response:
+        incident = request.path_params["incident"]
+        try:
+            past = self._disk.past
+            view = await self._disk.ask(lambda: past.incident(incident))
+        except Fault as fault:
+            return _missing(request, fault)
+        if view is None:
+            return _missing(request, Fault(404, "No such incident is kept: it may be older than store.keep_days."))
+        now = self._clock()
+        is_settled = view["ended"] is not None and now - view["ended"] > SETTLED_SECONDS
+        slots = await self._slots(incident, is_settled=is_settled)
+        drawn = page.draw_incident(view, slots, now, runbooks=self._runbooks())
+        return html_answer(request, drawn.document())
+
+    async def _slots(self, incident: str, *, is_settled: bool) -> PastSlots | None:
+        """Return who held the slots, None where that cannot be had: the page stands without a picture too."""
+        kept = self._pictures.get(incident)
+        if kept is not None and time.monotonic() < kept.until:
+            self._pictures.move_to_end(incident)
+            return kept.slots
+        past, asked = self._disk.past, time.monotonic()
+        try:
+            slots = await self._disk.ask(lambda: past.slots(incident))
+        except Fault:
+            return None
+        took_seconds = time.monotonic() - asked
+        good_seconds = float("inf") if is_settled else max(PICTURE_SECONDS, took_seconds / COST_SHARE)
+        self._pictures[incident] = _Picture(slots=slots, until=time.monotonic() + good_seconds)
+        while len(self._pictures) > PICTURES_KEPT:
+            self._pictures.popitem(last=False)
+        return slots
+
+
+def _missing(request: Request, fault: Fault) -> Response:
+    return html_answer(request, page.draw_missing(str(fault)).document(), fault.status)
