@@ -2,7 +2,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from psycopg2.extensions import parse_dsn
 
+from batsignal import config_dsn
 from batsignal.config import APPLICATION_PATTERN, LISTEN_ADDRESS, Config, load
 from batsignal.errors import ConfigError
 
@@ -124,6 +128,40 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
         "keywords that libpq cannot read",
         server(dsn=f"host=db1 password={SECRET} nonsense"),
         f": servers[0].dsn: expected {A_DSN}, got a text that cannot be read so",
+    ),
+    *(
+        (
+            f"a dsn whose {what}",
+            server(dsn=dsn),
+            f": servers[0].dsn: expected {A_DSN}, got a text that cannot be read so: {said}",
+        )
+        for what, dsn, said in (
+            ("port is a word", "host=db1 port=notaport", "its port is no number from 1 to 65535"),
+            ("port is too large", "postgresql://db1:65536/shop", "its port is no number from 1 to 65535"),
+            ("second port is zero", "'postgresql://db1,db2:0/shop'", "its port is no number from 1 to 65535"),
+            ("ports are too many", "host=db1 port=1,2", "expected one port for all hosts, or one for each"),
+            (
+                "sslmode is none",
+                "host=db1 sslmode=on",
+                "its sslmode is none of disable, allow, prefer, require, verify-ca, verify-full",
+            ),
+            ("patience is a word", "host=db1 connect_timeout=long", "its connect_timeout is no whole number"),
+            (
+                "password has an @ in it",
+                f"postgresql://u:a@{SECRET}@h/d",
+                "an @ in a user's name or password must be written as %40",
+            ),
+            (
+                "password begins a database's name",
+                f"postgresql://u:5432/{SECRET}@h/d",
+                "a / in a user's name or password must be written as %2F, an @ in a database's name as %40",
+            ),
+            (
+                "password begins a setting",
+                f"postgresql://u:5432?user={SECRET}@h/d",
+                "a ? in a user's name or password must be written as %3F, an @ behind the ? as %40",
+            ),
+        )
     ),
     (
         "a dsn that libpq would read to the middle",
@@ -551,3 +589,27 @@ def test_environment_that_names_no_server_is_told_what_would(environment: dict[s
         "no configuration: expected --config.file FILE, or DATA_SOURCE_NAME, or libpq's PG* variables"
         " (PGHOST, PGUSER, ...) in the environment"
     )
+
+
+@given(password=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=6, max_size=20))
+@example(password="5432/secret-part")
+@example(password="5432?user=secret-part")
+@example(password="secret@part")
+@example(password="secret%zzpart")
+@example(password="sec'ret\\part")
+def test_password_written_as_it_is_is_read_as_the_password_or_refused_without_it(password: str) -> None:
+    spellings = (
+        f"postgresql://bob:{password}@db1/shop",
+        f"host=db1 user=bob password='{password}' dbname=shop",
+        f"host=db1 user=bob password={password} dbname=shop",
+        f"postgresql://bob@db1/shop?password={password}",
+    )
+    for dsn in spellings:
+        said = config_dsn.fault(dsn)
+        if said is None:
+            others = {key: value for key, value in parse_dsn(dsn).items() if key not in {"password", "sslpassword"}}
+            pieces = {password[start : start + 6] for start in range(len(password) - 5)}
+            assert not any(piece in str(value) for piece in pieces for value in others.values())
+        else:
+            assert "part" not in said.replace("a part", "")
+            assert password not in said

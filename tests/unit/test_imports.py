@@ -48,9 +48,10 @@ LAYERS: dict[str, Layer] = {
     "batsignal.snapshot": Layer(banned=WORLD, is_pure=True),
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(
-        ours=("batsignal.errors", "batsignal.config_source", "batsignal.config_wording"),
-        third_party=frozenset({"psycopg2", "pydantic", "pydantic_core", "yaml"}),
+        ours=("batsignal.errors", "batsignal.config_dsn", "batsignal.config_source", "batsignal.config_wording"),
+        third_party=frozenset({"pydantic", "pydantic_core", "yaml"}),
     ),
+    "batsignal.config_dsn": Layer(third_party=frozenset({"psycopg2"})),
     "batsignal.web_config": Layer(
         ours=("batsignal.errors", "batsignal.config", "batsignal.config_source", "batsignal.config_wording"),
         third_party=frozenset({"pydantic"}),

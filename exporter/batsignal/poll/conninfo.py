@@ -5,6 +5,7 @@ libpq resolves host names itself, inside a call that has no deadline; so names b
 """
 
 import os
+import re
 from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
@@ -78,11 +79,17 @@ def _is_socket(host: str) -> bool:
 def redacted(text: str, *secrets: str | None) -> str:
     """Return `text` with every spelling of the secrets replaced by `******`.
 
+    One that is a mere word is replaced where it stands as a word: else a password such as "a" would make any text
+    unreadable, and by its holes be found out.
+
     >>> redacted("cannot log in with p@ss or p%40ss", "p@ss")
     'cannot log in with ****** or ******'
+    >>> redacted("password is wrong: pass", "pass")
+    'password is wrong: ******'
     """
     for secret in secrets:
         if secret:
             for spelling in {secret, quote(secret, safe=""), quote(secret)}:
-                text = text.replace(spelling, "******")
+                word = rf"\b{spelling}\b" if secret.isalnum() and secret.isascii() else re.escape(spelling)
+                text = re.sub(word, "******", text)
     return text
