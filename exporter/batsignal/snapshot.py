@@ -123,6 +123,20 @@ def printable(name: str) -> str:
     return cut if cut.isprintable() else "".join(char if char.isprintable() else "?" for char in cut)
 
 
+def legible(text: str) -> str:
+    r"""Return a text from outside as one line without control and direction marks: for where it comes in.
+
+    Names of roles and databases, statements, and what stands in a recording may hold anything. A log, a terminal or a
+    page that shows it must not be led astray. Unlike `printable` it cuts nothing off.
+
+    >>> legible("web\n\x1b[31m\u202egnp")
+    'web ?[31m?gnp'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+
+
 @lru_cache(maxsize=4096)
 def fingerprint(query: str) -> str:
     """Return a short name for a normalised statement, for servers that give no `query_id`.

@@ -55,10 +55,10 @@ def _runbooks() -> Path | None:
 
 
 def _log_to_stderr(level: str, spelling: str) -> None:
-    last: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
         if spelling == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["time", "level", "event"], drop_missing=True)
+        else [_legible, structlog.processors.LogfmtRenderer(key_order=["time", "level", "event"], drop_missing=True)]
     )
     before_last: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -74,13 +74,29 @@ def _log_to_stderr(level: str, spelling: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=before_last, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+            foreign_pre_chain=before_last,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What they log at INFO is noise to an operator; each of their requests would be a line.
     for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _legible(
+    _logger: structlog.typing.WrappedLogger, _method: str, fields: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Spell out what would move a terminal's cursor or turn its writing; line breaks logfmt spells out itself."""
+    return {key: _spelled_out(value) if isinstance(value, str) else value for key, value in fields.items()}
+
+
+def _spelled_out(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def _leave() -> None:

@@ -20,7 +20,7 @@ from batsignal.poll.guarded import DeadlineError, GuardedSession
 from batsignal.poll.refusal import Refusal
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup_error import server_message
-from batsignal.snapshot import PoolerPool
+from batsignal.snapshot import PoolerPool, legible
 
 CONSOLE = "pgbouncer"
 LOOK_SECONDS = 1.0
@@ -179,8 +179,8 @@ def read_pool(row: Mapping[str, Any]) -> PoolerPool:
     """
     seconds = row.get("maxwait")
     return PoolerPool(
-        database=str(row["database"]),
-        user=str(row["user"]),
+        database=legible(str(row["database"])),
+        user=legible(str(row["user"])),
         # Whole seconds, and the microseconds beyond them from 1.8 on.
         maxwait_seconds=None if seconds is None else int(seconds) + int(row.get("maxwait_us") or 0) / 1e6,
         pool_mode=row.get("pool_mode"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from batsignal.poll.statements import read
-from batsignal.snapshot import CLIENT_BACKEND, Session
+from batsignal.snapshot import CLIENT_BACKEND, Session, legible
 
 Row = tuple[Any, ...]
 
@@ -44,14 +44,14 @@ class Names:
         """Take over `(oid, name, limit)` rows; None keeps what is known."""
         if rows is not None:
             rows = list(rows)
-            self.roles |= {oid: name for oid, name, _ in rows}
-            self.role_limits = {name: limit for _, name, limit in rows if limit > 0}
+            self.roles |= {oid: legible(name) for oid, name, _ in rows}
+            self.role_limits = {legible(name): limit for _, name, limit in rows if limit > 0}
 
     def put_databases(self, rows: Iterable[Row] | None) -> None:
         if rows is not None:
             rows = list(rows)
-            self.databases = {oid: name for oid, name, _ in rows}
-            self.database_limits = {name: limit for _, name, limit in rows if limit > 0}
+            self.databases = {oid: legible(name) for oid, name, _ in rows}
+            self.database_limits = {legible(name): limit for _, name, limit in rows if limit > 0}
 
     def lacking(self, rows: Iterable[Row]) -> tuple[frozenset[tuple[str, int]], list[int]]:
         """Return which roles and databases of the rows have no name here, and the oids of all roles in them."""
@@ -128,7 +128,7 @@ def _session(known: Row, text: str | None, before: Session | None) -> Session:
         state=state,
         datname=datname,
         usename=usename,
-        application_name=application_name,
+        application_name=legible(application_name) if application_name else application_name,
         client_addr=client_addr,
         xact_start=xact_start,
         query_start=query_start,
@@ -136,7 +136,7 @@ def _session(known: Row, text: str | None, before: Session | None) -> Session:
         wait_event_type=wait_event_type,
         wait_event=wait_event,
         query_id=query_id,
-        query=query if query != _HIDDEN else None,
+        query=legible(query) if query and query != _HIDDEN else None,
         blocked_by=blocked_by,
         # Without pg_monitor the type is hidden, and only clients were let through.
         backend_type=backend_type or CLIENT_BACKEND,

@@ -135,10 +135,12 @@ def read_failure(line: Fields) -> PollFailure | None:
     failure = mapping(line, "failure")
     if not failure:
         return None
-    reason = failure.get("reason")
-    if reason not in FAILURE_REASONS:
-        raise expected("failure.reason", f"one of {', '.join(FAILURE_REASONS)}", reason)
-    return PollFailure(reason=reason, sqlstate=text(failure, "sqlstate"), text=text(failure, "text") or str(reason))
+    reason, said = text(failure, "reason"), text(failure, "text")
+    if reason in FAILURE_REASONS:
+        return PollFailure(reason=reason, sqlstate=text(failure, "sqlstate"), text=said or reason)
+    # Somebody else's word for why nothing was seen. That nothing was seen is certain, and the word is kept.
+    words = ": ".join(word for word in (reason, said) if word) or "the look failed, the recording does not say why"
+    return PollFailure(reason="unreachable", sqlstate=text(failure, "sqlstate"), text=words)
 
 
 def read_tick(

@@ -7,7 +7,9 @@ the end. It judges nothing.
 
 import io
 import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Never
@@ -16,7 +18,7 @@ from batsignal.record.recording_fields import Fault, Fields, instant, objects, p
 from batsignal.record.recording_format import FORMAT, Header, RecordingError
 from batsignal.record.recording_lines import read_facts, read_failure, read_header, read_tick
 from batsignal.record.recording_rows import RowReader
-from batsignal.snapshot import Session, Snapshot
+from batsignal.snapshot import Session, Snapshot, legible
 
 # Ten thousand sessions with long statements are a third of it; a file without line ends must not fill the memory.
 LINE_BYTES_MOST = 32 * 1024 * 1024
@@ -102,7 +104,7 @@ class _Ticks:
         """Bring the sessions up to date; of a key line, a row equal to the one before stays the very object."""
         if line.get("sessions") is None:
             raise Fault("sessions: expected a list, got none")
-        rows = [self._rows.session(row) for row in objects(line, "sessions")]
+        rows = _one_a_pid([self._rows.session(row) for row in objects(line, "sessions")])
         before = self._known
         is_key = truth(line, "key")
         if is_key:
@@ -119,6 +121,16 @@ class _Ticks:
             now = dict(sorted(now.items()))  # by pid, as the poller does: whatever order the rows were written in
         self._known = now
         self._sessions = tuple(now.values())
+
+
+def _one_a_pid(rows: list[Session]) -> list[Session]:
+    """Return the rows, of a pid that was reused while they were read the younger; raises Fault for a session twice."""
+    if len({row.pid for row in rows}) == len(rows):
+        return rows
+    for key, times in Counter(row.key for row in rows).items():
+        if times > 1:
+            raise Fault(f"sessions: expected each session once, got the one of pid {key[0]} {times} times")
+    return list({row.pid: row for row in sorted(rows, key=lambda row: row.backend_start or 0.0)}.values())
 
 
 # -- lines and bytes ---------------------------------------------------------------------------------------------------
@@ -182,16 +194,40 @@ def _lines_of(raw: "io.BufferedReader[Any]", path: Path) -> Iterator[tuple[int, 
         raise RecordingError(f"{path}:{number + 1}: the file is cut off or not gzip throughout: {exc}") from exc
 
 
+# What may hold a character that is not printable: an escape but for those of quotes and slashes, or what is not ASCII.
+_HOLDS_ANYTHING = re.compile(rb'\\[^"\\/]|[^\x00-\x7e]')
+
+
+def _legible(content: Any) -> Any:
+    """Return what a line says with every text in it as one that may be shown: names and texts of anybody's making."""
+    if isinstance(content, str):
+        return legible(content)
+    if isinstance(content, list):
+        return [_legible(one) for one in content]
+    if isinstance(content, dict):
+        return {legible(key): _legible(one) for key, one in content.items()}
+    return content
+
+
+def _fault_of(error: ValueError | RecursionError) -> str:
+    """Return what is wrong with a line; the library counts lines within the line."""
+    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
 def _parsed(path: Path, number: int, line: bytes) -> Fields:
     try:
         content: Any = _decode(line.decode("utf-8"))
+        if _HOLDS_ANYTHING.search(line):
+            content = _legible(content)
     except (ValueError, RecursionError) as exc:
         if len(line) >= LINE_BYTES_MOST:
             what = f"expected a line of at most {LINE_BYTES_MOST} bytes"
         elif not line.endswith(b"\n"):
-            what = f"the recording is cut off in this line, the {number - 1} before it are whole: {exc}"
+            what = f"the recording is cut off in this line, the {number - 1} before it are whole: {_fault_of(exc)}"
+        elif not line.strip():
+            what = "expected one JSON object a line, got an empty line"
         else:
-            what = f"expected one JSON object a line: {exc}"
+            what = f"expected one JSON object a line: {_fault_of(exc)}"
         raise RecordingError(f"{path}:{number}: {what}") from exc
     if not isinstance(content, dict):
         raise RecordingError(f"{path}:{number}: expected a JSON object, got {type(content).__name__}")

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,16 @@ def with_row(**columns: Any) -> list[Any]:
         (with_row(blocked_by=3), 2, "blocked_by: expected a list of pids"),
         (with_row(blocked_by=["3"]), 2, "blocked_by: expected a list of pids"),
         (with_row(leader_pid=1.5), 2, "leader_pid: expected a whole number, got 1.5"),
-        ([HEADER, {"t": T, "sessions": [], "failure": {"reason": "bored"}}], 2, "failure.reason: expected one of"),
+        ([HEADER, {"t": T, "sessions": [], "failure": {"reason": 5}}], 2, "reason: expected text, got 5"),
+        ([HEADER, "", KEY], 2, "expected one JSON object a line, got an empty line"),
+        ([HEADER, KEY, '{"t": 1,}'], 3, "a line: Illegal trailing comma before end of object at column 8")
+        if sys.version_info >= (3, 13)
+        else ([HEADER, KEY, '{"t": 1,}'], 3, "enclosed in double quotes at column 9"),
+        (
+            [HEADER, KEY | {"sessions": [{"pid": 7, "backend_start": T, "state": "idle"}] * 2}],
+            2,
+            "sessions: expected each session once, got the one of pid 7 2 times",
+        ),
         ([HEADER, KEY | {"failure": "yes"}], 2, "failure: expected an object, got 'yes'"),
         ([HEADER, KEY | {"view": "x"}], 2, "view: expected one of session"),
         ([HEADER, KEY | {"view": []}], 2, "view: expected"),
@@ -206,3 +216,53 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch
 def test_what_is_no_file_is_an_error(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(RecordingError, match=f"cannot be read: {words}"):
         read(tmp_path / name)
+
+
+def test_reason_that_is_not_known_here_is_a_look_that_failed_with_its_words(tmp_path: Path) -> None:
+    failures = [{"reason": "bored", "text": "out to lunch"}, {"sqlstate": "58000"}, {"reason": "timeout"}]
+    lines = [{"t": T + n, "sessions": [], "failure": failure} for n, failure in enumerate(failures)]
+    ticks = list(read(written_by_others(tmp_path / "a.jsonl", HEADER, *lines))[1])
+    said = [(tick.failure.reason, tick.failure.text) for tick in ticks if tick.failure]
+    unsaid = "the look failed, the recording does not say why"
+    assert said == [("unreachable", "bored: out to lunch"), ("unreachable", unsaid), ("timeout", "timeout")]
+
+
+def test_pid_that_was_reused_within_a_look_is_its_younger_session(tmp_path: Path) -> None:
+    rows = [{"pid": 7, "backend_start": start, "state": "idle"} for start in (T + 5, T)]
+    (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"sessions": rows}))[1]
+    assert [session.backend_start for session in tick.sessions] == [T + 5]
+
+
+EVIL = "a\n\x1b[31m\u202e\x7f\ud800é"
+TAME = "a ?[31m???é"
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_no_text_of_a_recording_can_lead_a_log_or_a_terminal_astray(tmp_path: Path, ascii_only: bool) -> None:
+    evil, tame = (EVIL, TAME) if ascii_only else (EVIL.replace("\ud800", ""), TAME.replace("???", "??"))
+    columns = ("datname", "usename", "application_name", "query", "client_addr")
+    tick = {
+        "t": T,
+        "key": True,
+        "sessions": [{"pid": 1, "backend_start": T, "state": "idle"} | dict.fromkeys(columns, evil)],
+        "probes": [{"endpoint": evil, "service": evil, "up": False, "reason": evil}],
+        "deploys": [{"service": evil, "version": evil, "at": T, "previous": evil}],
+        "pools": [{"database": evil, "user": evil}],
+        "role_limits": {evil: 5},
+        "role": evil,
+    }
+    lines = [HEADER | {"server": evil}, tick, {"t": T + 1, "sessions": [], "failure": {"reason": evil, "text": evil}}]
+    path = tmp_path / "a.jsonl"
+    text = "".join(json.dumps(line, ensure_ascii=ascii_only) + "\n" for line in lines)
+    path.write_text(text, encoding="utf-8")
+    header, ticks = read(path)
+    first, second = ticks
+    assert header.server == tame
+    assert {getattr(first.sessions[0], column) for column in columns} == {tame}
+    assert (first.probes[0].endpoint, first.probes[0].service, first.probes[0].reason) == (tame, tame, tame)
+    assert (first.deploys[0].service, first.deploys[0].version, first.deploys[0].previous) == (tame, tame, tame)
+    assert (first.pools or ())[0].user == tame
+    assert dict(first.role_limits) == {tame: 5}
+    assert second.failure is not None
+    assert second.failure.text == f"{tame}: {tame}"
+    assert all(part.isprintable() for part in repr([first, second]).splitlines())
