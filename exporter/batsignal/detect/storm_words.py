@@ -6,7 +6,7 @@ Owns a storm's facts from its raise to its end and the sentences made of them. I
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batsignal.detect import wording
 from batsignal.detect.blame import versions_of
@@ -38,6 +38,12 @@ GLIMPSES_LEAST = 4
 RATE_TOLD_LEAST = 0.01
 # Below such a share of its most it is told in the past.
 OVER_RATIO = 0.2
+
+
+# What is said of hosts that nobody knows, unless a deploy has brought them.
+MAYBE_ATTACK = ": maybe an attack"
+NEW_PODS = ": a deploy's new pods have new addresses"
+SHUT_OUT = "Find out whose hosts these are; if they are not yours, shut them out (firewall, pg_hba.conf)."
 
 
 @dataclass(slots=True, eq=False)
@@ -180,6 +186,15 @@ def _opens(storm: Storm) -> str:
     return "opens" if not storm.is_many or storm.subject.application is not None else "open"
 
 
+def after_deploy(found: Finding) -> Finding:
+    """Return what is to be said of a storm that came with a deploy of that very service: its hosts are no strangers."""
+    return replace(
+        found,
+        evidence=tuple(line.replace(MAYBE_ATTACK, NEW_PODS) for line in found.evidence),
+        action="" if found.action == SHUT_OUT else found.action,
+    )
+
+
 def _rate(per_second: float) -> str:
     return f"{per_second:.0f} sessions/s" if per_second >= 10 else f"{per_second:.2g} sessions/s"  # noqa: PLR2004 - two digits
 
@@ -239,7 +254,7 @@ def _hosts(storm: Storm, usual: Usual) -> str:
     if not strangers:
         return f"from {hosts}: the clients are the same hosts as ever"
     if _is_foreign(storm, usual):
-        return f"from {hosts}, {strangers} of them never seen before: maybe an attack"
+        return f"from {hosts}, {strangers} of them never seen before{MAYBE_ATTACK}"
     return f"from {hosts}, {strangers} of them new"
 
 
@@ -252,7 +267,7 @@ def _undo(storm: Storm) -> str:
 
 def _action(storm: Storm, usual: Usual) -> str:
     if _is_foreign(storm, usual):
-        return "Find out whose hosts these are; if they are not yours, shut them out (firewall, pg_hba.conf)."
+        return SHUT_OUT
     if storm.is_many:
         return "Make the clients wait between two attempts, or stop some of them until the others are in."
     return ""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from batsignal.config import Thresholds
+from batsignal.detect import storm_words
 from batsignal.detect.blame import Blame, blame
 from batsignal.detect.blocking import Blocking
 from batsignal.detect.causes import Causes
@@ -147,6 +148,8 @@ class Judge:
 
 def told(finding: Finding, health: Health, blamed: Blame) -> Finding:
     """Return the finding with its verdict, its deploy and the words for both."""
+    if finding.kind == "storm" and blamed.deploy is not None:
+        finding = storm_words.after_deploy(finding)
     parts = [_undo(finding, blamed.deploy), finding.action, _do_not(finding, health)]
     return replace(
         finding,

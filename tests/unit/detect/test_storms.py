@@ -200,6 +200,17 @@ def test_many_new_hosts_are_maybe_an_attack(world: Any, look_on: LookOn) -> None
     assert "firewall" in watcher.at(ONSET + 20, "storm").action
 
 
+def test_new_hosts_of_a_deploy_are_its_pods_and_no_attack(world: Any, look_on: LookOn) -> None:
+    pooled_until(world, ONSET)
+    visits(world, "web@2", rate=80, at=ONSET, hold=0.3, clients=[f"203.0.113.{n}" for n in range(40)])
+    (watcher,) = look_on(world, ONSET + 20)
+    found = watcher.at(ONSET + 20, "storm")
+    assert found.deploy.version == "2"
+    assert any("never seen before: a deploy's new pods have new addresses" in line for line in found.evidence)
+    assert found.action.startswith("Roll back web to 1.")
+    assert "firewall" not in found.action
+
+
 def evidence(watcher: Any) -> tuple[str, ...]:
     return tuple(watcher.at(ONSET + 20, "storm").evidence)
 
