@@ -19,6 +19,7 @@ from simulator.probes import Answer, ask_pool
 from simulator.restarts import STARTING
 from simulator.scenario import Play
 from simulator.seats import Behaviour
+from simulator.traffic import visit_without_pool
 from simulator.traps import set_traps
 from simulator.variation import Variation
 
@@ -171,20 +172,14 @@ def _visitors(v: Variation) -> None:
     hosts = v.hosts(v.draw.randint(1, 6))
     rate, hold = v.draw.uniform(0.5, 3.0), v.draw.uniform(0.01, 0.3)
 
-    def visit(client: str) -> Behaviour:
-        seat = v.knock(application, client=client, **place)
-        if seat is not None:
-            busy = v.world.chance.expovariate(1 / hold)
-            seat.use(v.world.now + 0.004, busy)
-            yield 0.006 + busy
-            v.world.close(seat)
-
-    def visits() -> Behaviour:
-        while True:
-            yield v.world.chance.expovariate(rate * daylight(v.world.elapsed - v.warm_seconds))
-            v.world.run(visit(v.world.chance.choice(hosts)))
-
-    v.world.run(visits(), 0.0)
+    visit_without_pool(
+        v,
+        application,
+        place,
+        hosts=hosts,
+        hold_seconds=hold,
+        rate=lambda elapsed: rate * daylight(elapsed - v.warm_seconds),
+    )
     v.expect(4)
 
 

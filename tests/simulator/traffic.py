@@ -3,7 +3,7 @@
 Owns the rows of doubling traffic, of the night, of recycling pools and of the application that never pools.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from simulator.background import draw_service, set_background
@@ -103,24 +103,39 @@ def no_pool_steady(seed: int, quick: bool) -> Play:
     application, place = v.identity("php")
     v.facts["named"] = application
 
-    def visit(client: str) -> Behaviour:
-        seat = v.knock(application, client=client, **place)
-        if seat is not None:
-            busy = v.world.chance.expovariate(1 / hold)
-            seat.use(v.world.now + 0.004, busy)
-            yield 0.006 + busy
-            v.world.close(seat)
-
-    def visits() -> Behaviour:
-        while True:
-            yield v.world.chance.expovariate(rate)
-            v.world.run(visit(v.world.chance.choice(hosts)))
-
-    v.world.run(visits(), 0.0)
+    visit_without_pool(v, application, place, hosts=hosts, hold_seconds=hold, rate=lambda _elapsed: rate)
     v.moments += [60.0, seconds / 2]
     v.expect(rate * hold + 6)
     set_background(v, seconds, requests=15_000)
     return v.play(seconds)
+
+
+def visit_without_pool(
+    v: Variation,
+    application: str | None,
+    place: Mapping[str, Any],
+    *,
+    hosts: Sequence[str],
+    hold_seconds: float,
+    rate: Callable[[float], float],
+) -> None:
+    """Let a service open a session for each request, `rate` of the time elapsed times a second, and close it after it."""
+    world = v.world
+
+    def visit(client: str) -> Behaviour:
+        seat = v.knock(application, client=client, **place)
+        if seat is not None:
+            busy = world.chance.expovariate(1 / hold_seconds)
+            seat.use(world.now + 0.004, busy)
+            yield 0.006 + busy
+            world.close(seat)
+
+    def visits() -> Behaviour:
+        while True:
+            yield world.chance.expovariate(rate(world.elapsed))
+            world.run(visit(world.chance.choice(hosts)))
+
+    world.run(visits(), 0.0)
 
 
 def pool_recycling(seed: int, quick: bool) -> Play:
