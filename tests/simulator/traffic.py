@@ -119,7 +119,7 @@ def visit_without_pool(
     hold_seconds: float,
     rate: Callable[[float], float],
 ) -> None:
-    """Let a service open a session for each request, `rate` of the time elapsed times a second, and close it after it."""
+    """Let a service open a session for each request and close it after it, `rate(elapsed)` times a second."""
     world = v.world
 
     def visit(client: str) -> Behaviour:
