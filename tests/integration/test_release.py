@@ -111,6 +111,11 @@ def test_what_a_culprit_holds_ends_and_nothing_else_and_the_incident_keeps_who_d
     assert (audit["chosen"], audit["ended"], audit["gone"], audit["left"]) == (29, 29, 29, [])
     assert "@" in audit["by"]
     assert audit["address"] == "127.0.0.1"
+    drafted = home.command("report", lit[0]["id"], "--output", "draft.md", "--url", life.url)
+    assert (drafted.returncode, drafted.stdout, drafted.stderr) == (0, "wrote draft.md\n", "")
+    draft = (home.folder / "draft.md").read_text()
+    assert f"{audit['by']} from 127.0.0.1 had 29 of 29 sessions ended, 29 were seen to leave" in draft
+    assert "- Connection slots: " in draft  # from its recording
     (line,) = life.said("sessions released")
     assert (line["ended"], line["by"], line["of_application"]) == (29, audit["by"], "web")
     life.stop()

@@ -160,7 +160,9 @@ LAYERS: dict[str, Layer] = {
         ),
         third_party=frozenset({"psycopg2", "yaml", "psutil"}),
     ),
-    "batsignal.cli.*": Layer(ours=EVERYTHING, third_party=frozenset({"psycopg2", "structlog", "typer", "click"})),
+    "batsignal.cli.*": Layer(
+        ours=EVERYTHING, third_party=frozenset({"jinja2", "psycopg2", "structlog", "typer", "click"})
+    ),
 }
 
 

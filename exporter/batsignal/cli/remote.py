@@ -99,7 +99,24 @@ def release(  # noqa: PLR0917 - typer makes options of them, nobody calls it by 
     raise typer.Exit(release_sessions(wish, url=url, token=token, spelling=spelling.value))
 
 
+def report(
+    incident: Annotated[
+        str, typer.Argument(metavar="INCIDENT", help="Its id, or how that begins; `last` for the last one.")
+    ],
+    output: Annotated[
+        Text, typer.Option("--output", metavar="FILE", help="Where to write it; without, it is printed.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE when it is there already.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Draft the post-mortem of an incident in Markdown, from what a running daemon has kept of it."""
+    from batsignal.cli.report import report as write_report  # noqa: PLC0415 - late on purpose
+
+    raise typer.Exit(write_report(incident, output=output, force=force, url=url))
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.add_typer(deploys, name="deploy")
     app.command()(release)
+    app.command()(report)
