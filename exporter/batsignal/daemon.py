@@ -164,15 +164,18 @@ class Daemon:
         if before is not None and not same_reading:
             self._deploys = DeployLog(self._pattern(config), known=self._deploys.known)
         wanted = {server.name: server for server in config.servers}
+        deadline = time.monotonic() + RELOAD_SECONDS
         leaving = [
-            runner for name, runner in self._runners.items() if not same_reading or wanted.get(name) != runner.config
+            runner
+            for name, runner in self._runners.items()
+            if wanted.get(name) != runner.config
+            or not (same_reading or runner.read_as(self._pattern(config), config, deadline))
         ]
         for runner in leaving:
             self._schedule.remove(_server_job(runner.config.name))
             if runner.pooler is not None:
                 self._schedule.remove(_pooler_job(runner.config.name))
             del self._runners[runner.config.name]
-        deadline = time.monotonic() + RELOAD_SECONDS
         for runner in leaving:
             runner.close(deadline)
         self._chronicle.watch_only(wanted)
@@ -200,7 +203,7 @@ class Daemon:
             whole=config,
             pattern=self._pattern(config),
             resolver=self._resolver,
-            find_deploys=self._deploys.add,
+            find_deploys=lambda snapshot: self._deploys.add(snapshot),  # noqa: PLW0108 - a reload may replace the log
             publish=self._put_server,
             chronicle=self._chronicle,
             recording=self._recordings.get(name),

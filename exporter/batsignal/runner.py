@@ -77,14 +77,7 @@ class ServerRunner:
         self._host_port: int | None = None
         self._host_due = 0.0
         self._host_load: HostLoad | None = None
-        self._watch = Watch.of(
-            server=config.name,
-            interval_seconds=config.poll_interval_seconds,
-            thresholds=Thresholds(),
-            pattern=pattern,
-            top_names=whole.metrics.top_names,
-        )
-        self._go_on(whole)
+        self._watch = self._begin(whole, pattern)
         self._remember_due = monotonic() + REMEMBER_SECONDS
         self._probes: deque[ProbeResult] = deque(maxlen=PROBES_KEPT)
         self._busy = threading.Lock()
@@ -164,19 +157,47 @@ class ServerRunner:
             self._remember()
             self._busy.release()
 
-    def _go_on(self, whole: Config) -> None:
-        """Take over what an earlier watch of this server left: what was lit, and what is usual."""
+    def read_as(self, pattern: ApplicationPattern, whole: Config, deadline: float) -> bool:
+        """Read application names another way, on the session that is there; False when a tick hangs past `deadline`.
+
+        Who is who has changed, so the detectors begin anew, as after a restart: what is lit goes on when it is found
+        again. Totals and the picture of the slots go on.
+        """
+        if not self._busy.acquire(timeout=max(deadline - self._monotonic(), 0)):
+            return False
+        try:
+            self._remember()
+            before, self._watch = self._watch, self._begin(whole, pattern)
+            self._watch.tally = before.tally
+            self._watch.tally.read_as(pattern, whole.metrics.top_names)
+            self._watch.history = before.history
+            self._watch.answered, self._watch.answered_at = before.answered, before.answered_at
+            self._watch.answered_usage = before.answered_usage
+        finally:
+            self._busy.release()
+        return True
+
+    def _begin(self, whole: Config, pattern: ApplicationPattern) -> Watch:
+        """Return a watch that has taken over what an earlier one of this server left: what was lit, what is usual."""
+        watch = Watch.of(
+            server=self.config.name,
+            interval_seconds=self.config.poll_interval_seconds,
+            thresholds=Thresholds(),
+            pattern=pattern,
+            top_names=whole.metrics.top_names,
+        )
         left = self._chronicle.watch(self.config, whole)
         if left.looked_at is not None:
-            self._watch.incidents.resume(left.signals, left_at=left.looked_at)
-            self._watch.judge.expect((signal.finding.kind, signal.finding.key) for signal in left.signals)
+            watch.incidents.resume(left.signals, left_at=left.looked_at)
+            watch.judge.expect((signal.finding.kind, signal.finding.key) for signal in left.signals)
         try:
-            unfit = self._watch.judge.recall(json.loads(left.usual or "{}"))
+            unfit = watch.judge.recall(json.loads(left.usual or "{}"))
         except Exception:  # it comes from a disk, and may be anything: the watch must begin all the same
             log.exception("what was usual cannot be read", server=self.config.name)
             unfit = ("all",)
         if unfit:
             log.warning("what was usual is learnt anew", server=self.config.name, detectors=", ".join(unfit))
+        return watch
 
     def _remember(self) -> None:
         try:

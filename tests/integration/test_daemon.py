@@ -138,7 +138,9 @@ class Daemon:
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    return {"PATH": os.defpath, "HOME": str(folder), "PGPASSFILE": "/nonexistent", **more}
+    # The code under test may be another than the one that is installed.
+    ours = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return {"PATH": os.defpath, "HOME": str(folder), "PGPASSFILE": "/nonexistent", **ours, **more}
 
 
 @dataclass
@@ -485,6 +487,41 @@ def test_sighup_takes_a_good_file_and_leaves_the_unchanged_servers_alone(
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: daemon.metric("batsignal_up", server="down") is None, "the server's series to go")
     assert [server["name"] for server in daemon.json("/api/v1/status")["servers"]] == ["db1"]
+
+
+def test_reload_keeps_signals_and_another_pattern_keeps_session_and_counters(
+    launcher: Launcher, postgres15: EmbeddedServer, sessions: Any, health: Health, until: Until
+) -> None:
+    health.status = 503
+    sessions.open(postgres15, application_name="shop/2.4.0")
+    config = {
+        "servers": [watched(postgres15)],
+        "endpoints": [{"name": "web", "url": health.url, "interval_seconds": 0.5}],
+    }
+    daemon = launcher.run(config).ready()
+    (lit,) = until(lambda: daemon.signals("endpoint_down"), "the signal")
+    own = "SELECT pid FROM pg_stat_activity WHERE usename = 'watcher'"
+    ((pid,),) = sessions.run(postgres15, own)
+
+    def shown(application: str, version: str) -> float | None:
+        labels = {"database": "postgres", "user": "postgres", "state": "idle"}
+        return daemon.metric("batsignal_connections", server="db1", application=application, version=version, **labels)
+
+    assert shown("shop/2.4.0", "") == 1
+    launcher.write(config | {"endpoints": [*config["endpoints"], {"name": "more", "url": health.url}]})
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: daemon.logged("config reloaded"), "the reload")
+    (after,) = [one for one in daemon.signals("endpoint_down") if one["subject"]["endpoint"] == "web"]
+    assert (after["id"], after["since"]) == (lit["id"], lit["since"])
+
+    before = daemon.ticks()
+    launcher.write(config | {"application_pattern": "^(?P<service>[^/]+)/(?P<version>.+)$"})
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: shown("shop", "2.4.0") == 1, "the names to be read the other way")
+    assert daemon.ticks() >= before
+    assert sessions.run(postgres15, own) == [(pid,)], "the session is kept"
+    until(lambda: [one["id"] for one in daemon.signals("endpoint_down")] == [lit["id"]], "the signal to go on")
+    assert "Traceback" not in daemon.log
 
 
 def test_sighup_with_a_bad_file_keeps_the_old_config_and_says_so_until_it_is_mended(

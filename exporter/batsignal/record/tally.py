@@ -72,7 +72,7 @@ class StickyNames:
     """Admits the first names it meets, up to a cap, and keeps each for as long as it lives."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._last_used: dict[str, float] = {}
         self._free_after = float("-inf")
         """Before this no name can have been unused for long enough."""
@@ -86,7 +86,7 @@ class StickyNames:
         >>> names.admit("api", NAME_LIFE_SECONDS + 1)
         'api'
         """
-        if name in self._last_used or len(self._last_used) < self._most or self._free(t):
+        if name in self._last_used or len(self._last_used) < self.most or self._free(t):
             self._last_used[name] = t
             return name
         return OTHER
@@ -168,6 +168,12 @@ class Tally:
         self._seen = 0
         self._sessions_counted: int | None = None
         self._seen_at_count = 0
+
+    def read_as(self, pattern: ApplicationPattern, top_names: int) -> None:
+        """Read names another way from the next tick on; what was counted under the old ones stays until it is gone."""
+        self._pattern = pattern
+        for names in (self._applications, self._versions, self._users, self._databases, self._clients):
+            names.most = top_names
 
     def add(self, snapshot: Snapshot) -> ServerTally:
         """Add one tick and return the totals."""
