@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo test test-unit lint format bench bench-detection screenshots lock system-packages clean
+.PHONY: help install dev demo test test-unit lint format bench bench-detection dashboards screenshots lock system-packages clean
 
 help:
 	@echo "make install     .venv with the batsignal command in it"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-unit   those that need no server"
 	@echo "make dev         .venv with all that development needs"
 	@echo "make lint        ruff, mypy"
+	@echo "make dashboards  grafana/dashboards/*.json, from grafana/boards"
 	@echo "make bench       measurements side by side with the peer"
 	@echo "make bench-detection  every scenario, simulated, judged by us and by the stock rules"
 
@@ -48,6 +49,10 @@ lint: $(DEV_STAMP)
 
 bench: $(DEV_STAMP) system-packages
 	$(BIN)/python bench/run_all.py $(BENCH_ARGS)
+
+# The JSON of grafana/dashboards, from grafana/boards.
+dashboards: $(DEV_STAMP)
+	$(BIN)/python grafana/boards
 
 # No server: the simulator in tests/ plays. BENCH_ARGS=--quick takes two minutes, all of it up to thirty.
 bench-detection: $(DEV_STAMP)
