@@ -69,7 +69,10 @@ LAYERS: dict[str, Layer] = {
         banned=WORLD,
         is_pure=True,
     ),
-    "batsignal.record.incidents": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
+    "batsignal.record.incidents": Layer(
+        ours=("batsignal.detect.signal", "batsignal.record.news"), banned=WORLD, is_pure=True
+    ),
+    "batsignal.record.news": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
     "batsignal.record.holders": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
     "batsignal.record.tally": Layer(
         ours=("batsignal.snapshot", "batsignal.record.holders"), banned=WORLD, is_pure=True

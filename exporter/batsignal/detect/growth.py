@@ -8,10 +8,14 @@ bounded; no clock, no I/O.
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from itertools import pairwise
 
-# Floors of 5 s over 2 min, of 15 s over 6 min, of a minute over 24 min.
-BUCKET_SECONDS = (5.0, 15.0, 60.0)
+from batsignal.detect.steps import Steps
+
+# Floors of 5 s; looked at as they are over 2 min, by three over 6 min, by twelve over 24 min.
+FLOOR_SECONDS = 5.0
+FLOORS_TOGETHER = (1, 3, 12)
 BUCKETS_LEAST = 6
 BUCKETS_MOST = 24
 GAP_SECONDS = 30.0
@@ -20,79 +24,89 @@ GAP_SECONDS = 30.0
 GAINED_RATIO = 0.8
 STEPS_LEAST = 3
 STEP_MOST_RATIO = 0.6
-GROWTH_SESSIONS_LEAST = 3.0
-# A line through fewer steps hangs on each of them: a longer one is preferred where there is one.
-STEPS_ENOUGH = 5
-# What is further ahead than so many times as far as a line looks back is told by a longer one.
-AHEAD_FACTOR = 2.0
+GROWTH_SESSIONS_LEAST = 3
+# What the newest so many floors have in common is there to stay.
+FLOORS_KEPT = 3
+# Few steps tell little, and what is further ahead than one looks back is told by a longer look: where there is one.
+STEPS_ENOUGH = 8
+
+Floor = tuple[float, int]
 
 
 class Growth:
     """The growth of one number."""
 
     def __init__(self) -> None:
-        self._floors = [_Floors(seconds) for seconds in BUCKET_SECONDS]
+        self._floors: deque[Floor] = deque(maxlen=BUCKETS_MOST * FLOORS_TOGETHER[-1] + 1)
         self._t = -math.inf
+        self._growing: Sequence[Steps] = ()
+        """The steps of each look back over which it grows, the shortest first."""
+        self._ended: int | None = None
+        """How many there were when what grew had stopped: of how it grew before that, nothing follows."""
 
     def add(self, t: float, used: int) -> None:
         """Take in the next look."""
         if not 0 <= t - self._t < GAP_SECONDS:
-            for floors in self._floors:
-                floors.clear()  # a gap in the looks, or a clock that stepped: no line through it
+            self._floors.clear()  # a gap in the looks, or a clock that stepped: nothing is told across it
         self._t = t
-        for floors in self._floors:
-            floors.add(t, used)
+        floors = self._floors
+        if floors and math.floor(floors[-1][0] / FLOOR_SECONDS) == math.floor(t / FLOOR_SECONDS):
+            if used < floors[-1][1]:
+                floors[-1] = (floors[-1][0], used)
+            return
+        self._look_back(list(floors))
+        floors.append((t, used))
 
     def seconds_left(self, room: int) -> float:
-        """Return when `room` more are taken if it goes on as it does; infinite when nothing grows steadily."""
+        """Return when `room` more are taken if it goes on as it does; infinite when nothing grows steadily by now."""
         if room <= 0:
             return 0.0
         told = math.inf
-        for floors in self._floors:
-            rate, steps = floors.rate()
-            if rate > 0:
-                told = room / rate
-                if told <= AHEAD_FACTOR * floors.span_seconds and steps >= STEPS_ENOUGH:
-                    break
+        for steps in self._growing:
+            told = room / steps.slowed_rate(self._t)
+            if told <= steps.span_seconds and len(steps.times) > STEPS_ENOUGH:
+                break
         return told
 
+    def _look_back(self, floors: Sequence[Floor]) -> None:
+        """Look back from the end of a floor: over which stretches it grew, and whether it still does."""
+        growing = []
+        for together in FLOORS_TOGETHER:
+            least = _least_of(floors[-BUCKETS_MOST * together :], together)
+            if len(least) >= BUCKETS_LEAST and _is_growth(least):
+                growing.append(_steps(least))
+        kept = min((used for _, used in floors[-FLOORS_KEPT:]), default=0)
+        if growing and not growing[0].goes_on(self._t):
+            self._ended = kept
+        elif self._ended is not None:
+            self._ended = None if kept >= self._ended + GROWTH_SESSIONS_LEAST else min(self._ended, kept)
+        self._growing = growing if self._ended is None else ()
 
-class _Floors:
-    """The least of each stretch of time, and the line through them."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._points: deque[tuple[float, int]] = deque(maxlen=BUCKETS_MOST)
+def _least_of(floors: Sequence[Floor], together: int) -> list[Floor]:
+    """Return the least of each so many floors; of the newest ones always as many."""
+    begin = len(floors) % together
+    stretches = [floors[at : at + together] for at in range(begin, len(floors), together)]
+    return [(one[0][0], min(used for _, used in one)) for one in stretches]
 
-    @property
-    def span_seconds(self) -> float:
-        return self._points[-1][0] - self._points[0][0] if self._points else 0.0
 
-    def clear(self) -> None:
-        self._points.clear()
+def _is_growth(floors: Sequence[Floor]) -> bool:
+    """Return whether most of the movement is upwards, in several steps."""
+    moves = [later - earlier for (_, earlier), (_, later) in pairwise(floors) if later != earlier]
+    steps = [move for move in moves if move > 0]
+    gained = sum(moves)
+    if gained < max(GROWTH_SESSIONS_LEAST, GAINED_RATIO * sum(map(abs, moves))):
+        return False
+    return len(steps) >= STEPS_LEAST and max(steps) <= STEP_MOST_RATIO * gained
 
-    def add(self, t: float, used: int) -> None:
-        points = self._points
-        if points and math.floor(points[-1][0] / self._seconds) == math.floor(t / self._seconds):
-            start, floor = points[-1]
-            if used < floor:
-                points[-1] = (start, used)
-        else:
-            points.append((t, used))
 
-    def rate(self) -> tuple[float, int]:
-        """Return sessions a second by least squares and the steps up that it took; 0 when nothing grows steadily."""
-        points = list(self._points)[:-1]  # the newest is not complete
-        if len(points) < BUCKETS_LEAST:
-            return 0.0, 0
-        moves = [later - earlier for (_, earlier), (_, later) in pairwise(points) if later != earlier]
-        steps = [move for move in moves if move > 0]
-        gained = sum(moves)
-        if gained < max(GROWTH_SESSIONS_LEAST, GAINED_RATIO * sum(map(abs, moves))):
-            return 0.0, 0
-        if len(steps) < STEPS_LEAST or max(steps) > STEP_MOST_RATIO * gained:
-            return 0.0, 0
-        middle_t = sum(t for t, _ in points) / len(points)
-        middle_used = sum(used for _, used in points) / len(points)
-        spread = sum((t - middle_t) ** 2 for t, _ in points)
-        return max(sum((t - middle_t) * (used - middle_used) for t, used in points) / spread, 0.0), len(steps)
+def _steps(floors: Sequence[Floor]) -> Steps:
+    """Return when what was kept since then came, and how much: what went again after a floor is no part of it."""
+    kept = []
+    least = math.inf
+    for t, used in reversed(floors):
+        least = min(least, used)
+        kept.append((t, int(least)))
+    kept.reverse()
+    steps = [(t, used - before) for (_, before), (t, used) in pairwise(kept) if used > before]
+    return Steps(tuple(t for t, _ in steps), tuple(size for _, size in steps))

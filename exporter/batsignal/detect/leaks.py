@@ -18,6 +18,7 @@ from batsignal.detect import wording
 from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.limits import Limit, limits_of
 from batsignal.detect.signal import Finding, Severity, Subject
+from batsignal.detect.steps import Steps
 from batsignal.detect.suspects import Lineup, Suspects
 from batsignal.detect.train import TRAFFIC_USES, Train, newest_train, train_since
 from batsignal.detect.window import Group, Origin, Window
@@ -42,6 +43,9 @@ SEEN_GROWTH_AT_START = 7
 SEEN_GROWTH_PER_GIVEN_BACK = 3
 # Where some are given back, it takes so long to see what is usual.
 EARLY_SECONDS = 300.0
+# One that was critical is so until nothing has come for so long: a page that comes and goes wakes twice.
+PAUSE_SECONDS = 120.0
+PAUSE_FACTOR = 2.0
 # A leak that has stopped growing while there is room is over when it stood still this long, and when its application
 # has meanwhile worked as much as it did in as many gaps: at night a leak rests with its traffic.
 STANDSTILL_SECONDS = 600.0
@@ -319,11 +323,13 @@ class LeakDetector:
     def _finding(self, group: Group, train: Train, lit: _Lit, window: Window) -> Finding:
         limits = _eaten_into(train, window)
         nearest = min(limits, key=lambda one: one.room, default=None)
+        room = math.inf if nearest is None else nearest.room
         # Younger ones cannot be told yet from sessions that will be used again.
         until = window.t - losses.telling_seconds(train.tracks[-1], self._limits)
-        rate = train.rate(until, 0 if nearest is None else nearest.room)
-        exhaustion = math.inf if nearest is None else _seconds_left(nearest.room, rate)
-        lit.severity = self._severity(train, lit, exhaustion, limits)
+        pace = train.pace(0 if nearest is None else nearest.room)
+        rate = pace.rate(until)
+        exhaustion = _seconds_left(room, rate)
+        lit.severity = self._severity(train, lit, _waking_seconds_left(room, pace, until), limits)
         subject = replace(train.subject, limit=None if nearest is None or nearest.owner is None else nearest.name)
         return Finding(
             kind="leak",
@@ -341,8 +347,8 @@ class LeakDetector:
                 *train.where,
             ),
             summary=(
-                f"{wording.culprit(subject)} leaks connections: {train.lost} held, +{wording.rate(rate)};"
-                f" {_left(exhaustion, subject.limit)}"
+                f"{wording.culprit(subject)} leaks connections: {train.lost} held"
+                + _going_on(rate, exhaustion, nearest)
             ),
             undo=_undo(subject),
             versions=train.versions,
@@ -385,10 +391,18 @@ def _eaten_into(train: Train, window: Window) -> list[Limit]:
     return [limit for limit in limits_of(window) if limit.name in names]
 
 
-def _seconds_left(room: int, rate: float) -> float:
+def _seconds_left(room: float, rate: float) -> float:
     if room <= 0:
         return 0.0
     return room / rate if rate > 0 else math.inf
+
+
+def _waking_seconds_left(room: float, pace: Steps, until: float) -> float:
+    """Return the time left by which it wakes somebody: a leak that pauses for a moment need not wake him again."""
+    silence = until - pace.times[-1]
+    if silence > max(PAUSE_SECONDS, PAUSE_FACTOR * pace.silence_most_seconds):
+        return _seconds_left(room, 0.0)
+    return _seconds_left(room, pace.slowed_rate(until))
 
 
 def _is_full(window: Window, ratio: float) -> bool:
@@ -406,15 +420,19 @@ def _undo(subject: Subject) -> str:
     return f"Find the application of {wording.culprit(subject)} and restart it: {does_not}"
 
 
-def _left(exhaustion: float, limit: str | None) -> str:
-    """Say what is left until a limit; None is the server's own."""
-    kind, _, name = (limit or "").partition(":")
-    if not math.isfinite(exhaustion):
-        return "not growing now"
-    if limit is None:
-        return "no slot is left" if exhaustion <= 0 else f"slots run out in {wording.duration(exhaustion)}"
-    return (
-        f"the limit of {kind} {name} is reached"
-        if exhaustion <= 0
-        else f"the limit of {kind} {name} is reached in {wording.duration(exhaustion)}"
-    )
+def _going_on(rate: float, exhaustion: float, nearest: Limit | None) -> str:
+    """Say how fast it goes on and what is left until the nearest limit; None is a limit that nobody knows."""
+    if nearest is not None and exhaustion <= 0:
+        return f"; {_limit(nearest)} is reached" if nearest.owner is not None else "; no slot is left"
+    if rate <= 0:
+        return "; not growing now"
+    so_far = f", +{wording.rate(rate)}; "
+    if nearest is None:
+        return f"{so_far}when the slots run out is not known"
+    left = wording.duration(exhaustion)
+    return so_far + (f"slots run out in {left}" if nearest.owner is None else f"{_limit(nearest)} is reached in {left}")
+
+
+def _limit(limit: Limit) -> str:
+    kind, _, name = limit.name.partition(":")
+    return f"the limit of {kind} {name}"

@@ -18,6 +18,7 @@ from batsignal.detect import lost as losses
 from batsignal.detect import wording
 from batsignal.detect.blame import versions_of
 from batsignal.detect.signal import Subject
+from batsignal.detect.steps import Steps
 from batsignal.detect.suspects import Suspects
 from batsignal.detect.window import IDLE_BESIDE_SECONDS, Origin, Track
 
@@ -37,8 +38,8 @@ GAP_AT_REST_MOST_SECONDS = 7200.0
 # What a pool seemed to fill with belongs to the train after it when it came as steadily, or was a single session.
 FILL_GAPS = 2.0
 FILL_STEP_SECONDS = 2.0
-# The rate is read off the newest lost sessions, as many as there is room for more: one looks back as far as ahead.
-RATE_SESSIONS = 30
+# So many of the newest lost sessions tell how fast it goes on, at the least.
+PACE_SESSIONS = 30
 # Sessions that come in clumps with silence between them are pools that start one after the other.
 CLUMP_SECONDS = 2.0
 CLUMP_SESSIONS = 2.0
@@ -103,15 +104,10 @@ class Train:
         uses = self.tracks[-1].at_use - self.tracks[0].at_use
         return max(uses / max(len(self.tracks) - 1, 1), 0.0)
 
-    def rate(self, t: float, sessions: int = RATE_SESSIONS) -> float:
-        """Return sessions a second up to `t`: over so many of the newest, and the time since when they stay away."""
-        newest = self.tracks[-max(sessions, RATE_SESSIONS) :]
-        span = newest[-1].lost_at - newest[0].lost_at
-        steps = len(newest) - 1
-        if steps < 1 or span <= 0:
-            return 0.0
-        silence = t - newest[-1].lost_at
-        return steps / (span if silence <= 2 * span / steps else span + silence)
+    def pace(self, room: int) -> Steps:
+        """Return its newest sessions as steps: as many as there is room for, to look back as far as ahead."""
+        times = tuple(track.lost_at for track in self.tracks[-max(room, PACE_SESSIONS) :])
+        return Steps(times, (1,) * len(times))
 
     @cached_property
     def is_clumped(self) -> bool:

@@ -5,15 +5,11 @@ restart of the daemon (`resume`). Nothing is judged here, and there is no clock:
 """
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from batsignal.detect.signal import Event, Finding, Key, Signal
-
-# An update is worth an event when a fact changed, or the count or the time left moved by this share; each tick would
-# drown them.
-COUNT_STEP_RATIO = 0.25
+from batsignal.record.news import is_news
 
 # A detector that begins anew may need minutes of history before it finds again what it had found: a leak that crawls,
 # an endpoint that is probed rarely. What is not found by then has ended while nobody looked.
@@ -28,7 +24,7 @@ class Incidents:
     def __init__(self, server: str) -> None:
         self._server = server
         self._lit: dict[Key, Signal] = {}
-        self._told: dict[Key, Finding] = {}
+        self._told: dict[Key, tuple[float, Finding]] = {}
         # Of an earlier life of the daemon: what it left lit, until when it looked, and the onsets that it knew.
         self._left: dict[Key, Signal] = {}
         self._left_at = 0.0
@@ -67,7 +63,7 @@ class Incidents:
                 del self._left[key]
                 signal = replace(left, finding=finding)
                 events.append(Event(t=t, event="updated", signal=signal))
-                self._told[key] = finding
+                self._told[key] = (t, finding)
             elif signal is None:
                 signal = Signal(
                     id=_new_id(self._server, key, t),
@@ -77,12 +73,13 @@ class Incidents:
                     finding=finding,
                 )
                 events.append(Event(t=t, event="raised", signal=signal))
-                self._told[key] = finding
+                self._told[key] = (t, finding)
             else:
                 signal = replace(signal, finding=finding)
-                if _is_news(self._told[key], finding):
+                told_at, told = self._told[key]
+                if is_news(told, told_at, finding, t, raised_at=signal.detected):
                     events.append(Event(t=t, event="updated", signal=signal))
-                    self._told[key] = finding
+                    self._told[key] = (t, finding)
             self._lit[key] = signal
         events.extend(self._clear(t, present, superseded))
         if self._left:
@@ -120,28 +117,6 @@ def _cleared(t: float, signal: Signal, cause: Signal | None) -> Event:
     if cause is None:
         return Event(t=t, event="cleared", signal=signal, reason="ended")
     return Event(t=t, event="cleared", signal=signal, reason="superseded", by=cause.id)
-
-
-def _is_news(told: Finding, now: Finding) -> bool:
-    facts_changed = (told.severity, told.subject, told.deploy, told.since, told.database_healthy) != (
-        now.severity,
-        now.subject,
-        now.deploy,
-        now.since,
-        now.database_healthy,
-    )
-    return (
-        facts_changed
-        or abs(now.sessions - told.sessions) > COUNT_STEP_RATIO * max(told.sessions, 1)
-        or _has_moved(told.exhaustion_seconds, now.exhaustion_seconds)
-    )
-
-
-def _has_moved(told_seconds: float, now_seconds: float) -> bool:
-    """Whether the time left is so much more or less than was told."""
-    if math.isinf(told_seconds) or math.isinf(now_seconds):
-        return told_seconds != now_seconds
-    return abs(now_seconds - told_seconds) > COUNT_STEP_RATIO * told_seconds
 
 
 def _new_id(server: str, key: Key, t: float) -> str:

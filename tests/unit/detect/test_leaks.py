@@ -1,10 +1,12 @@
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from batsignal.config import Thresholds
+from batsignal.detect.leaks import PAUSE_SECONDS
 from batsignal.detect.verdict import Judge
 from batsignal.snapshot import ApplicationPattern, PollFailure, Slots
 
@@ -525,6 +527,39 @@ def test_leak_that_stood_still_for_long_while_there_is_room_is_over(world: Any, 
     assert 600 <= cleared.t - start - 100 <= 640
 
 
+@pytest.mark.parametrize(("every", "within"), [(2.0, 20.0), (10.0, 50.0)])
+def test_leak_that_has_stopped_runs_out_of_nothing_soon_and_wakes_nobody_some_minutes_later(
+    make_world: Any, watcher: Any, start: float, every: float, within: float
+) -> None:
+    world = make_world(slots=small(97))
+    world.pool("web", least=10, most=10, work=5)
+    lost = world.leak("web", every=every, at=ONSET, until=ONSET + 20 * every, jitter=0.5)
+    watcher.follow(world.looks(ONSET + 20 * every + 300))
+    stopped = lost[-1].start - start
+    after = [(t - stopped, finding) for t, finding in watcher.said if t > stopped]
+    before = [finding for t, finding in watcher.said if t <= stopped]
+    assert before[-1].severity == "critical"
+    assert all(finding.exhaustion_seconds < 1800 for finding in before)
+    assert {finding.exhaustion_seconds for t, finding in after if t > within} == {math.inf}
+    assert after[-1][1].summary == f"web leaks connections: {len(lost)} held; not growing now"
+    severities = [finding.severity for _, finding in after]
+    assert severities == sorted(severities)  # critical, then warning: no way back and forth
+    turned = next(t for t, finding in after if finding.severity == "warning")
+    assert PAUSE_SECONDS <= turned <= PAUSE_SECONDS + 15
+
+
+def test_leak_that_pauses_for_a_minute_wakes_nobody_twice(make_world: Any, watcher: Any) -> None:
+    world = make_world(slots=small(197))
+    world.pool("web", least=10, most=10, work=5)
+    world.leak("web", every=2.0, at=ONSET, until=ONSET + 60)
+    world.leak("web", every=2.0, at=ONSET + 130, until=ONSET + 170)
+    watcher.follow(world.looks(ONSET + 170))
+    said = [finding for _, finding in watcher.said]
+    assert {finding.severity for finding in said[10:]} == {"critical"}
+    assert math.inf in {finding.exhaustion_seconds for finding in said}
+    assert math.isfinite(said[-1].exhaustion_seconds)
+
+
 def test_signal_survives_half_a_minute_without_answers(world: Any, watcher: Any) -> None:
     world.leak("web", every=2.0, at=ONSET)
     lost_sight = PollFailure(reason="timeout", text="no answer within 2 s")
@@ -565,6 +600,9 @@ def test_without_known_slots_a_leak_is_a_warning_that_runs_out_of_nothing(make_w
     found = watcher.at(110)
     assert found.exhaustion_seconds == math.inf
     assert found.severity == "warning"
+    assert re.fullmatch(
+        r"web leaks connections: \d+ held, \+0\.\d+/s; when the slots run out is not known", found.summary
+    )
 
 
 def test_since_stays_while_the_leak_lasts(make_world: Any, watcher: Any) -> None:

@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -266,6 +267,23 @@ def test_traffic_that_goes_up_and_down_is_no_growth(total: Total, make_world: Ca
     for _ in range(600):
         total.look(40 + chance.randrange(20))
         assert total.exhaustion_seconds == math.inf
+
+
+@pytest.mark.parametrize(
+    ("size", "every", "count", "within"), [(1, 2, 60, 30), (1, 12, 40, 75), (5, 30, 12, 150)], ids=str
+)
+@pytest.mark.parametrize("noise", [0, 3], ids=["still", "busy"])
+def test_nothing_runs_out_soon_after_growth_has_stopped(
+    size: int, every: int, count: int, within: int, noise: int
+) -> None:
+    chance = random.Random(3)  # noqa: S311 - chance that is the same each time
+    growth = Growth()
+    told = []
+    for n in range(every * count + 1800):
+        growth.add(T + n, 30 + size * min(n // every, count) + chance.randint(0, noise))
+        told.append(growth.seconds_left(100))
+    assert math.isfinite(told[every * count - 1])
+    assert set(told[every * count + within :]) == {math.inf}
 
 
 def test_no_line_is_drawn_through_a_gap() -> None:
