@@ -233,7 +233,7 @@ class Tally:
         for (datname, usename, application_name, state), sessions in raw.items():
             who = self._pattern.split(application_name)
             application = self._applications.admit(who.service or "", t)
-            version = "" if application == OTHER else self._versions.admit(who.version or "", t)
+            version = "" if application == OTHER else self._version(application, who.version, t)
             key = (
                 self._databases.admit(datname or "", t),
                 self._users.admit(usename or "", t),
@@ -248,6 +248,12 @@ class Tally:
             )
             for (database, user, application, version, state), sessions in sorted(counts.items())
         )
+
+    def _version(self, application: str, version: str | None, t: float) -> str:
+        """Admit a version of an application: as a pair, or K services of K versions would be K times K series."""
+        if not version:
+            return ""
+        return OTHER if self._versions.admit(_release(application, version), t) == OTHER else version
 
     def _view(
         self, clients: list[Session] | None, snapshot: Snapshot, usage: tuple[ConnectionCount, ...] | None = None
@@ -288,10 +294,14 @@ class Tally:
             key
             for key in self._seconds
             if (key[0] != OTHER and key[0] not in self._applications)
-            or (key[1] not in {OTHER, ""} and key[1] not in self._versions)
+            or (key[1] not in {OTHER, ""} and _release(key[0], key[1]) not in self._versions)
         ]
         for key in stale:
             del self._seconds[key]
+
+
+def _release(application: str, version: str) -> str:
+    return f"{application}\n{version}"  # no name has a line break in it
 
 
 def _statements(clients: Iterable[Session]) -> tuple[StatementCount, ...]:

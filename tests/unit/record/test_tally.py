@@ -274,3 +274,12 @@ def test_no_look_whatever_it_shows_raises_or_counts_below_zero(snapshots: list[S
         assert all(count >= 0 for count in (*view.opened.values(), *view.closed.values()))
         assert all(seconds >= 0 for seconds in view.session_seconds.values())
         assert len(view.opened) <= 5
+
+
+def test_versions_of_many_services_share_the_bound_on_names() -> None:
+    ticks = Ticks(top_names=10)
+    for n in range(100):
+        tally = ticks.look(n, *(session(100 * n + one, f"service-{one}@{n // 2}") for one in range(10)))
+    releases = {(application, version) for application, version, _ in tally.session_seconds}
+    assert len(releases) == 2 * 10
+    assert ("service-3", "0") in releases
