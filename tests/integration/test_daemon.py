@@ -690,6 +690,46 @@ def test_no_secret_is_ever_said(launcher: Launcher, postgres15: EmbeddedServer, 
     assert OTHER_SECRET not in daemon.log
 
 
+EVIL = 'x"y\n\x1b[31m<img src=x onerror=alert(1)>\u202e\\'
+TAME = 'x"y ?[31m<img src=x onerror=alert(1)>?\\'
+
+
+def test_names_of_anybodys_making_are_told_in_print_and_escaped_everywhere(
+    launcher: Launcher, postgres15: EmbeddedServer, health: Health, sessions: Any, until: Until
+) -> None:
+    name = '"{}"'.format(EVIL.replace('"', '""'))
+    sessions.run(postgres15, f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 9")
+    sessions.run(postgres15, f"CREATE DATABASE {name} CONNECTION LIMIT 9")
+    health.status = 503
+    service = '<blink>"\\{}</blink>'
+    config = {
+        "servers": [watched(postgres15)],
+        "endpoints": [{"name": service, "service": service, "url": health.url, "interval_seconds": 0.5}],
+    }
+    evil = sessions.open(postgres15, user=EVIL, dbname=EVIL, application_name=f"{service}@\n1")
+    evil.cursor().execute('SELECT 1 AS "\x1b[31m\u202e</script>"')
+    daemon = launcher.run(config, "--record", "looks.jsonl", "--log.level", "debug").ready()
+    until(lambda: daemon.signals("endpoint_down"), "the signal")
+    labels = {"database": TAME, "user": TAME, "application": service, "version": "?1", "state": "idle"}
+    assert daemon.metric("batsignal_connections", server="db1", **labels) == 1
+    metrics = daemon.text("/metrics")
+    checked = subprocess.run(["promtool", "check", "metrics"], input=metrics.encode(), capture_output=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+    page = daemon.text("/")
+    assert "<blink>" not in page
+    assert "<img" not in page
+    assert daemon.stop() == 0
+    played = launcher.command("replay", "looks.jsonl")
+    assert (played.returncode, "endpoint_down" in played.stdout) == (0, True)
+    found = launcher.check(config).stdout
+    for text in (metrics, page, daemon.log, played.stdout, found):
+        assert [line for line in text.split("\n") if not line.replace("\t", "").isprintable()] == []
+    evil.close()
+    until(lambda: not sessions.run(postgres15, "SELECT 1 FROM pg_stat_activity WHERE datname LIKE 'x%'"), "it to end")
+    sessions.run(postgres15, f"DROP DATABASE {name}")
+    sessions.run(postgres15, f"DROP ROLE {name}")
+
+
 # -- endpoints ---------------------------------------------------------------------------------------------------------
 
 
