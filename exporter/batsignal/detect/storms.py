@@ -50,7 +50,7 @@ MANY_GROUPS_LEAST = 3
 # again and again may still be named, and is waited for.
 COUNTED_PER_SECOND = MANY_FACTOR * SESSIONS_LEAST / SPAN_SECONDS
 COUNTED_SECONDS = 6.0
-COUNTED_AFTER_RESTART_SECONDS = 4.0
+COUNTED_AFTER_RESTART_SECONDS = 3.5
 COUNTED_NAMED_SECONDS = 8.0
 # A login and a statement take 15 ms and more: one script after another opens no more than so many a second.
 SCRIPT_PER_SECOND = 60.0
@@ -226,9 +226,9 @@ class StormDetector:
         if flood is None:
             return
         seen = self._seen_unusually(streams, t)
-        alone = seen[0] if seen and seen[0].brief >= CULPRIT_RATIO * sum(one.brief for one in seen) else None
+        alone = seen and seen[0].brief >= max(SEEN_LEAST / 2, CULPRIT_RATIO * sum(one.brief for one in seen))
         least = COUNTED_AFTER_RESTART_SECONDS if self._is_after_restart(flood.began) else COUNTED_SECONDS
-        if t - flood.began >= (least if alone is None else COUNTED_NAMED_SECONDS):
+        if t - flood.began >= (COUNTED_NAMED_SECONDS if alone else least):
             groups = {group for one in seen for group in one.groups}
             self._storms.append(
                 words.Storm(key=SERVER, groups=groups, since=flood.began, is_many=True, counted_per_second=pace)

@@ -18,6 +18,8 @@ NAMES_SECONDS = 60.0
 # A storm's sessions are too short to be seen: what tells of them is the total of sessions, and soon. Before PostgreSQL
 # 15 the totals stand in a file that a process of its own writes when it is asked.
 COUNTERS_SECONDS = 2.0
+# A look comes some milliseconds early or late: without it, every other asking would wait for a third look.
+EARLY_SECONDS = 0.25
 COUNTERS_FROM_FILE_SECONDS = 10.0
 COUNTERS_IN_MEMORY_VERSION_NUM = 150_000
 # After an answer that did not come, or names that turned up in the meantime.
@@ -53,7 +55,7 @@ class Facts:
             for most, superuser_reserved, reserved, self.privileged, self.port in rows or []:
                 self.slots = Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
         if now >= self._counters_due and self._names.databases:
-            self._counters_due = now + self._counters_seconds
+            self._counters_due = now + self._counters_seconds - EARLY_SECONDS
             rows = self._calmly("counters", {"databases": list(self._names.databases)}, deadline)
             for sessions, commits in rows or []:
                 self.counters = Counters(
