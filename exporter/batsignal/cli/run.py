@@ -80,8 +80,10 @@ def _log_to_stderr(level: str, spelling: str) -> None:
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What they log at INFO is noise to an operator; each of their requests would be a line.
-    for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
+    for chatty in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It warns of each request that is none: whoever can reach the port could fill the disk with that.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def _legible(

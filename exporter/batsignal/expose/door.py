@@ -1,7 +1,7 @@
 """The door of the endpoint: every connection takes a seat, of which there are few, and TLS is set up behind it.
 
-Owns who may sit (the one that has waited longest without asking anything gives its seat to a newcomer, so that no
-crowd of silent connections keeps a scraper out), how long a connection may take to begin, and whether its first byte
+Owns who may sit (the one where nothing has begun or ended for longest gives its seat to a newcomer, so that no crowd of
+slow or silent connections keeps a scraper out), how long a connection may take to begin, and whether its first byte
 is TLS. It reads no HTTP. asyncio's own listener for TLS would not do: a connection in its handshake cannot be ended
 or counted there, and the context could never change.
 """
@@ -62,9 +62,13 @@ class Seats:
     _taken: set[Seat] = field(default_factory=set)
 
     def take(self, transport: asyncio.Transport) -> Seat:
-        """Seat a newcomer; when all seats are taken, the one that waits longest has to go, an idle one first."""
+        """Seat a newcomer; when all seats are taken, the one where nothing has begun or ended for longest has to go.
+
+        Also when it is being answered: a scrape takes milliseconds, and what takes minutes (a page that listens, an
+        answer that nobody reads) must not push those out that come to ask something.
+        """
         if len(self._taken) >= self.most:
-            last = min(self._taken, key=lambda seat: (seat.busy, seat.since))
+            last = min(self._taken, key=lambda seat: seat.since)
             self._taken.discard(last)
             last.transport.abort()
         seat = Seat(transport, self.monotonic())
@@ -79,9 +83,9 @@ class Seats:
         seat.flow()
         self._taken.discard(seat)
 
-    def clear(self) -> None:
-        """End every connection that waits for nothing of ours."""
-        for seat in [seat for seat in self._taken if not seat.busy]:
+    def clear(self, *, busy: bool) -> None:
+        """End every connection that waits for nothing of ours; with `busy` those that do, too."""
+        for seat in [seat for seat in self._taken if busy or not seat.busy]:
             seat.transport.abort()
 
     def __len__(self) -> int:

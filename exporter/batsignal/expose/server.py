@@ -243,7 +243,9 @@ class _ObedientServer(uvicorn.Server):
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._seats.clear()
+        self._seats.clear(busy=False)
+        # Before uvicorn cancels what still answers, and logs an error: an open event stream never ends by itself.
+        asyncio.get_running_loop().call_later(STOP_SECONDS / 2, lambda: self._seats.clear(busy=True))
         await super().shutdown(sockets)
 
     def _door(self) -> Door:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import socket
 import ssl
@@ -632,3 +633,70 @@ def test_other_methods_are_refused(open_site: Callable[..., Site], method: str) 
 def test_path_that_is_not_known_is_answered_in_a_line(open_site: Callable[..., Site]) -> None:
     status, _, text = open_site("").ask("/" + "x" * 5000)
     assert (status, len(text) < 200) == (404, True)
+
+
+def test_scrapes_go_on_while_others_draw_out_all_that_can_be_drawn_out(open_site: Callable[..., Site]) -> None:
+    site = open_site("")
+    crowd = []
+    for number in range(300):
+        one = socket.create_connection(site.address, timeout=DEADLINE_SECONDS)
+        one.setblocking(False)
+        crowd.append(one)
+        what = (
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 50,  # pipelined, and never read
+            b"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"POST /api/v1/deploys HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 60_000,
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx",
+            b"\x00\xff" * 1000,
+            b"",
+        )[number % 6]
+        with contextlib.suppress(OSError):
+            one.send(what)
+    try:
+        took = []
+        for _ in range(20):
+            before = time.monotonic()
+            assert site.ask("/-/healthy")[0] == 200
+            took.append(time.monotonic() - before)
+        assert max(took) < 5
+        assert len(site.server._server._seats) <= door.SEATS
+    finally:
+        for one in crowd:
+            one.close()
+
+
+class Line:
+    """A transport of which only the end matters."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_newcomer_gets_the_seat_where_nothing_has_happened_for_longest_busy_or_not() -> None:
+    now = 0.0
+    seats = door.Seats(most=2, monotonic=lambda: now)
+    lines: list[Any] = [Line() for _ in range(4)]
+    stream, scraper = seats.take(lines[0]), seats.take(lines[1])
+    seats.turn(stream, busy=True)
+    now = 1.0
+    seats.turn(scraper, busy=False)
+    now = 2.0
+    seats.take(lines[2])
+    assert [line.aborted for line in lines] == [True, False, False, False]
+    seats.take(lines[3])
+    assert [line.aborted for line in lines] == [True, True, False, False]
+    assert len(seats) == 2
+
+
+def test_stop_ends_open_streams_without_an_error(
+    open_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
+) -> None:
+    site = open_site("")
+    with socket.create_connection(site.address, timeout=DEADLINE_SECONDS) as listener:
+        listener.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert listener.recv(100).startswith(b"HTTP/1.1 200")
+        site.stop()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
