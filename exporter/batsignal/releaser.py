@@ -105,7 +105,7 @@ def _look(runner: ServerRunner) -> Snapshot:
     looked = runner.look_now(PATIENCE_SECONDS)
     if looked is None:
         raise NotSeenError("the server does not answer now: whom to end cannot be seen")
-    if looked.view not in {"session", "reserved"}:
+    if not looked.is_detailed:
         raise NotSeenError(
             f"the server is seen by way of {looked.view} only: there is no session to end others through"
         )

@@ -19,8 +19,8 @@ from batsignal.config import Config, ServerConfig, Thresholds
 from batsignal.detect.signal import Event
 from batsignal.poll.host import HostPoller
 from batsignal.poll.pgbouncer import PgBouncerPoller
-from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
+from batsignal.poll.sight import Sight
 from batsignal.record.board import ServerBoard
 from batsignal.record.recording import RecordingWriter
 from batsignal.schedule import OVERDUE_INTERVALS
@@ -64,8 +64,15 @@ class ServerRunner:
         self._recording = recording
         self._clock = clock
         self._monotonic = monotonic
-        self._poller = PostgresPoller(
-            server=config.name, dsn=config.dsn.get_secret_value(), resolver=resolver, clock=clock, monotonic=monotonic
+        emergency_dsn = config.emergency_dsn
+        self._poller = Sight(
+            server=config.name,
+            dsn=config.dsn.get_secret_value(),
+            resolver=resolver,
+            emergency_dsn=None if emergency_dsn is None else emergency_dsn.get_secret_value(),
+            data_directory=config.data_directory,
+            clock=clock,
+            monotonic=monotonic,
         )
         dsn = config.pgbouncer_dsn
         self.pooler = (
@@ -84,7 +91,7 @@ class ServerRunner:
         self._closing = False
         self._answered_at = monotonic()
         self._errors = 0
-        self._told: tuple[str, bool | None] | None = None
+        self._told: tuple[str, str, bool | None] | None = None
 
     def run(self) -> None:
         """Tick once. A bug in a tick is logged and counted; the next tick runs all the same."""
@@ -125,7 +132,7 @@ class ServerRunner:
         return self._watch.answered if self._monotonic() - self._answered_at <= FRESH_SECONDS else None
 
     @contextlib.contextmanager
-    def between_looks(self, within_seconds: float) -> Iterator[PostgresPoller | None]:
+    def between_looks(self, within_seconds: float) -> Iterator[Sight | None]:
         """Yield the poller, which no tick uses meanwhile; None when a tick hangs, or the watch is about to end."""
         if not self._busy.acquire(timeout=within_seconds):
             yield None
@@ -269,16 +276,31 @@ class ServerRunner:
     def _tell(self, board: ServerBoard) -> None:
         """Log a change of state once, not each tick."""
         privileged = board.answered.privileged if board.answered else None
-        now = (board.state, privileged)
+        now = (board.state, board.view, privileged)
         if now == self._told:
             return
         before, self._told = self._told, now
-        failure = board.snapshot.failure
+        failure, refusal = board.snapshot.failure, board.snapshot.refusal
         if failure is not None:
             log.warning("server not seen", server=board.name, state=failure.reason, reason=failure.text)
-        elif before is None or before[0] != board.state:
-            log.info("server seen", server=board.name, usable_slots=_usable(board), used_slots=board.snapshot.used)
-        if privileged is False and (before is None or before[1] is not False):
+        elif refusal is not None:
+            log.warning(
+                "server seen another way",
+                server=board.name,
+                view=board.view,
+                state=refusal.reason,
+                reason=refusal.text,
+                used_slots=board.snapshot.used,
+            )
+        elif before is None or before[:2] != now[:2]:
+            log.info(
+                "server seen",
+                server=board.name,
+                view=board.view,
+                usable_slots=_usable(board),
+                used_slots=board.snapshot.used,
+            )
+        if privileged is False and (before is None or before[2] is not False):
             log.error(
                 "the role may not see other roles' sessions: counts by state are not to be trusted",
                 server=board.name,

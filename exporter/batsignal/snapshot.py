@@ -7,7 +7,7 @@ all durations seconds; `None` means unknown, which is never zero.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -24,12 +24,16 @@ FailureReason = Literal[
     "timeout",
     "unreachable",
 ]
+SessionKey = tuple[int, float | None]
+"""The pid and the begin of a session, for pids are reused."""
 View = Literal["session", "reserved", "walsender", "process_titles", "none"]
 
 FAILURE_REASONS: tuple[FailureReason, ...] = FailureReason.__args__  # type: ignore[attr-defined]
 VIEWS: tuple[View, ...] = View.__args__  # type: ignore[attr-defined]
 
 CLIENT_BACKEND = "client backend"
+# When a process began, by the kernel and by the server: moments apart, and by what the clock was set since.
+START_TOLERANCE_SECONDS = 5.0
 
 # PostgreSQL's own limit is 63 bytes; what is longer came by another way.
 NAME_LONGEST = 63
@@ -175,7 +179,7 @@ class Session:
     """Where in the application the statement comes from, as its comment says: `controller=users action=show`."""
 
     @property
-    def key(self) -> tuple[int, float | None]:
+    def key(self) -> SessionKey:
         return (self.pid, self.backend_start)
 
     @property
@@ -187,6 +191,24 @@ class Session:
     def is_client(self) -> bool:
         """Whether it holds one of the slots that `max_connections` counts."""
         return self.backend_type == CLIENT_BACKEND
+
+
+def told_differently(now: Iterable[SessionKey], before: Iterable[SessionKey]) -> Mapping[SessionKey, SessionKey]:
+    """Return, for sessions that were there before, what they were called then: one view tells their begin otherwise.
+
+    To be asked where the view changed to or from the titles of processes; within one view, another begin is another
+    session.
+
+    >>> dict(told_differently([(1, 10.0), (2, 20.0)], [(1, 10.5), (2, 9.0)]))
+    {(1, 10.0): (1, 10.5)}
+    """
+    starts = dict(before)
+    found: dict[SessionKey, SessionKey] = {}
+    for pid, start in now:
+        known = starts.get(pid)
+        if known is not None and start is not None and 0 < abs(start - known) <= START_TOLERANCE_SECONDS:
+            found[pid, start] = (pid, known)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,12 +338,17 @@ class Snapshot:
     When `failure` is set the look failed: `sessions` is empty and means nothing. Rows that did not change since the
     tick before are the same objects, so that a reader can skip them by identity. `own_sessions` are our own seats on
     the server: they are in no row, but each takes a slot.
+
+    When `refusal` is set the ordinary way in is shut, for that reason, and the sessions were seen another way (`view`).
+    `authenticating` are sessions that hold a slot and are in no row, for they have not logged in yet (before PostgreSQL
+    18); known where the server runs on this host.
     """
 
     server: str
     t: float
     sessions: tuple[Session, ...] = ()
     own_sessions: int = 0
+    authenticating: int = 0
     slots: Slots | None = None
     role_limits: Mapping[str, int] = field(default_factory=dict)
     database_limits: Mapping[str, int] = field(default_factory=dict)
@@ -331,6 +358,7 @@ class Snapshot:
     probes: tuple[ProbeResult, ...] = ()
     deploys: tuple[Deploy, ...] = ()
     failure: PollFailure | None = None
+    refusal: PollFailure | None = None
     view: View = "session"
     privileged: bool | None = None
     role: str | None = None
@@ -351,5 +379,15 @@ class Snapshot:
 
     @property
     def used(self) -> int:
-        """Slots taken: every client session and our own seats."""
-        return sum(1 for session in self.sessions if session.is_client) + self.own_sessions
+        """Slots taken: every client session, those that still authenticate, and our own seats."""
+        return sum(1 for session in self.sessions if session.is_client) + self.authenticating + self.own_sessions
+
+    @property
+    def met(self) -> PollFailure | None:
+        """Why our own last attempt at the ordinary way was refused, whatever was seen another way."""
+        return self.failure or self.refusal
+
+    @property
+    def is_detailed(self) -> bool:
+        """Whether the rows tell all that the server knows of its sessions; titles tell who is there and little more."""
+        return self.failure is None and self.view != "process_titles"

@@ -58,7 +58,7 @@ class VersionWatch:
 
     def add(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
         """Return the deploys that this look is the first to show; `at` is the start of the version's oldest session."""
-        if snapshot.failure is not None:
+        if not snapshot.is_detailed:
             return ()
         before = self._looked.get(snapshot.server)
         self._looked[snapshot.server] = snapshot.t

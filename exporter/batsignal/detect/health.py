@@ -183,7 +183,7 @@ class HealthWatch:
 
 def is_full(snapshot: Snapshot) -> bool:
     """Return whether a look was refused for want of a slot: the server answered."""
-    return snapshot.failure is not None and snapshot.failure.reason in FULL_REASONS
+    return snapshot.met is not None and snapshot.met.reason in FULL_REASONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ class Lockout:
 
         A clock that steps back ends it: ages would lie.
         """
-        failure, t = snapshot.failure, snapshot.t
+        failure, t = snapshot.met, snapshot.t
         if failure is not None and failure.reason in FULL_REASONS:
             self._refuse(failure, snapshot, window)
         elif failure is None:

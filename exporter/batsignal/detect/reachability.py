@@ -40,7 +40,8 @@ class ReachabilityDetector:
 
     def look(self, snapshot: Snapshot) -> Iterable[Finding]:
         """Return one finding while there is no way in."""
-        failure = snapshot.failure
+        # Where another way shows the sessions: the ordinary one is shut all the same.
+        failure = snapshot.met
         if failure is None or failure.reason in FULL_REASONS:
             self._failing_since, self._looks, self._lit = None, 0, False
             self._last_answer = snapshot.t

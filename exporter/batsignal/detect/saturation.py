@@ -62,7 +62,9 @@ class SaturationDetector:
         """
         shut_out = self._lockout.look(window, latest)
         counted = {finding.key: finding for finding in self._counted(window)}
-        if shut_out is not None and not (shut_out.fading and shut_out.key in counted):
+        # What is counted says more than that we are refused, where somebody can count.
+        is_counted = shut_out is not None and shut_out.key in counted
+        if shut_out is not None and not (is_counted and (shut_out.fading or latest.failure is None)):
             before = counted.get(shut_out.key)
             counted[shut_out.key] = shut_out if before is None else replace(shut_out, since=before.since)
         return tuple(counted.values())

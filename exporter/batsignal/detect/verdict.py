@@ -13,6 +13,7 @@ from batsignal.detect import storm_words
 from batsignal.detect.blame import Blame, blame
 from batsignal.detect.blocking import Blocking
 from batsignal.detect.causes import Causes
+from batsignal.detect.counting import Counting
 from batsignal.detect.endpoints import EndpointDetector
 from batsignal.detect.health import LOCK_KINDS, Health, HealthWatch, is_full
 from batsignal.detect.leaks import LeakDetector
@@ -54,6 +55,7 @@ class Judge:
 
     def __init__(self, *, thresholds: Thresholds, pattern: ApplicationPattern) -> None:
         self._window = Window(pattern)
+        self._counting = Counting(pattern)
         self._leaks = LeakDetector(thresholds)
         self._saturation = SaturationDetector(thresholds)
         self._blocking = Blocking()
@@ -98,14 +100,15 @@ class Judge:
         """Judge one more look; `deploys` are all that are known by now."""
         window = self._window
         window.add(snapshot)
+        counted = self._counting.add(snapshot, window)
         self._blocking.add(window)
         found = [
             *self._leaks.look(window),
             *self._locks.look(window),
             *self._pileups.look(window),
             *self._transactions.look(window),
-            *self._storms.look(window),
-            *self._saturation.look(window, snapshot),
+            *self._storms.look(counted),
+            *self._saturation.look(counted, snapshot),
             *self._endpoints.look(probe for probe in snapshot.probes if probe.is_home),
             *self._slowness.look([probe for probe in snapshot.probes if probe.is_home], snapshot.t),
             *self._starvation.look(window, snapshot.probes),
@@ -118,7 +121,8 @@ class Judge:
         self._shown = {(finding.kind, finding.key) for finding in kept}
         self._health.learn(window, calm=not kept)
         findings = self._told(kept, tuple(deploys), snapshot) if kept else ()
-        return Verdict(findings=findings, superseded=superseded, exhaustion_seconds=self._exhaustion(findings))
+        exhaustion = self._exhaustion(findings, counted)
+        return Verdict(findings=findings, superseded=superseded, exhaustion_seconds=exhaustion)
 
     def _told(self, kept: Sequence[Finding], deploys: Sequence[Deploy], latest: Snapshot) -> tuple[Finding, ...]:
         checkup = self._health.check_up(self._window, latest)
@@ -134,16 +138,16 @@ class Judge:
             for finding in kept
         )
 
-    def _exhaustion(self, findings: Iterable[Finding]) -> float | None:
-        snapshot = self._window.snapshot
-        if snapshot is None or snapshot.slots is None or self._window.t != snapshot.t:
+    def _exhaustion(self, findings: Iterable[Finding], counted: Window) -> float | None:
+        snapshot = counted.snapshot
+        if snapshot is None or snapshot.slots is None or counted.t != snapshot.t:
             return None
         eaten = (
             finding.exhaustion_seconds
             for finding in findings
             if finding.kind in SLOT_EATERS and finding.subject.limit is None
         )
-        return min(self._saturation.exhaustion_seconds(self._window), *eaten, math.inf)
+        return min(self._saturation.exhaustion_seconds(counted), *eaten, math.inf)
 
 
 def told(finding: Finding, health: Health, blamed: Blame) -> Finding:

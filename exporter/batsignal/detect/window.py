@@ -2,7 +2,8 @@
 
 The window is fed one snapshot after the other and remembers what a single look cannot show: which sessions were seen
 to open, which closed and how they had been used, when an application's first session came. It judges nothing, has no
-clock (time is `snapshot.t`) and does no I/O. A failed look changes nothing: it is a gap, not an empty server.
+clock (time is `snapshot.t`) and does no I/O. A failed look changes nothing: it is a gap, not an empty server. So is one
+by the titles of processes, which tell neither whose sessions those are nor since when they rest (`counting`).
 """
 
 from bisect import bisect_right
@@ -181,8 +182,10 @@ def _note_idle_beside(joined: Iterable[Track]) -> None:
 class Window:
     """The state of one server's sessions through time."""
 
-    def __init__(self, pattern: ApplicationPattern) -> None:
+    def __init__(self, pattern: ApplicationPattern, *, takes_titles: bool = False) -> None:
+        """`takes_titles`: a look by the titles of processes counts as one, for what is judged by numbers alone."""
         self._pattern = pattern
+        self._takes_titles = takes_titles
         self._tracks: dict[tuple[int, float | None], Track] = {}
         self._shown: dict[int, Track] = {}
         """Tracks by the identity of their last row: one that did not change is the same object, and is passed over."""
@@ -213,7 +216,7 @@ class Window:
         if snapshot.t < self.t - 1.0:
             self._empty()
         self.t = snapshot.t
-        if snapshot.failure is not None:
+        if snapshot.failure is not None or not (snapshot.is_detailed or self._takes_titles):
             return
         if self.snapshot is None:
             self.began = snapshot.t
@@ -222,7 +225,7 @@ class Window:
         joined = self._take_in(snapshot.sessions)
         _note_idle_beside(joined)
         self._forget_the_gone()
-        self.used = len(self._tracks) + snapshot.own_sessions
+        self.used = len(self._tracks) + snapshot.authenticating + snapshot.own_sessions
         if snapshot.ping_seconds is not None:
             self.pings.append(snapshot.ping_seconds)
         self.snapshot = snapshot

@@ -106,7 +106,7 @@ def _server(name: str, server: ServerBoard | None) -> dict[str, Any]:
             "signals": [],
         }
     snapshot, answered = server.snapshot, server.answered
-    failure = snapshot.failure
+    failure = snapshot.met
     return {
         "name": name,
         "state": server.state,

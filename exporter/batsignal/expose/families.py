@@ -145,7 +145,7 @@ def _slots(server: ServerBoard) -> Iterator[Metric]:
         "batsignal_connection_slots_used",
         "Slots taken now, our own included. Absent while the last look failed.",
         ("server",),
-        [(name, server.snapshot.used)] if server.up else [],
+        [(name, server.snapshot.used)] if server.seen else [],
     )
     yield _histogram(
         "batsignal_connection_slots_used_ratio",
@@ -153,7 +153,7 @@ def _slots(server: ServerBoard) -> Iterator[Metric]:
         server,
         server.tally.used_ratio,
     )
-    exhaustion = server.exhaustion_seconds if server.up else None
+    exhaustion = server.exhaustion_seconds if server.seen else None
     yield _gauge(
         "batsignal_exhaustion_seconds",
         "When the slots run out if things go on as they do; +Inf when nothing grows, absent when nothing is known.",
@@ -164,7 +164,7 @@ def _slots(server: ServerBoard) -> Iterator[Metric]:
 
 def _sessions(server: ServerBoard) -> Iterator[Metric]:
     tally = server.tally
-    fresh = server.up
+    fresh = server.seen
     yield _gauge(
         "batsignal_connections",
         "Client sessions now, without our own. An unnamed application is the empty label. Absent while the last look"
@@ -207,7 +207,7 @@ def _sessions(server: ServerBoard) -> Iterator[Metric]:
 
 
 def _statements(server: ServerBoard) -> Iterator[Metric]:
-    shown = (server.tally.statements or ()) if server.up else ()
+    shown = (server.tally.statements or ()) if server.seen else ()
     yield _gauge(
         "batsignal_query_active_sessions",
         "Active sessions of the statements that hold most; a statement is present while it runs.",

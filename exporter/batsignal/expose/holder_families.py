@@ -13,7 +13,7 @@ from batsignal.record.board import ServerBoard
 
 def holder_families(server: ServerBoard) -> Iterator[Metric]:
     """Yield the families of one server."""
-    oldest = (server.tally.oldest or ()) if server.up else ()
+    oldest = (server.tally.oldest or ()) if server.seen else ()
     for name, text, instants in (
         (
             "batsignal_oldest_session_timestamp_seconds",
@@ -32,7 +32,7 @@ def holder_families(server: ServerBoard) -> Iterator[Metric]:
         ),
     ):
         yield _family(server, name, text, "application", instants)
-    limits = (server.tally.limits or ()) if server.up else ()
+    limits = (server.tally.limits or ()) if server.seen else ()
     most = {one.name: float(one.most) for one in limits}
     used = {one.name: float(one.used) for one in limits}
     yield _family(

@@ -26,14 +26,20 @@ _GUARDS = {
 _ALWAYS = {"application_name": APPLICATION_NAME, "client_encoding": "UTF8"}
 
 
-def connect_parameters(dsn: str, resolver: Resolver, wait_seconds: float, turn: int = 0) -> dict[str, str]:
+def connect_parameters(
+    dsn: str, resolver: Resolver, wait_seconds: float, turn: int = 0, *, replication: bool = False
+) -> dict[str, str]:
     """Return libpq parameters for `dsn` with every host name resolved.
 
-    `turn` rotates the addresses, so that a first address that eats packets does not hide a second that answers.
+    With `replication` the session takes one of the server's walsenders, which are apart from the slots of clients, and
+    still answers queries. `turn` rotates the addresses, so that a first address that eats packets does not hide a
+    second that answers.
     Raises ResolveError, and psycopg2.ProgrammingError for a string that libpq cannot read.
     """
     given = {key: str(value) for key, value in parse_dsn(dsn).items()} if dsn else {}
     parameters = _GUARDS | given | _ALWAYS
+    if replication:
+        parameters["replication"] = "database"
     host = given.get("host") or os.environ.get("PGHOST")
     has_address = given.get("hostaddr") or os.environ.get("PGHOSTADDR")
     if not host or has_address or "service" in given or "PGSERVICE" in os.environ:

@@ -19,7 +19,7 @@ import psycopg2
 from batsignal.poll.backoff import Backoff
 from batsignal.poll.conninfo import connect_parameters
 from batsignal.poll.guarded import DeadlineError, GuardedSession
-from batsignal.poll.refusal import Refusal
+from batsignal.poll.refusal import Place, Refusal, places_of
 from batsignal.poll.resolve import ResolveError, Resolver
 
 RESOLVE_SECONDS = 1.0
@@ -51,16 +51,20 @@ class Entrance:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         dbname: str | None = None,
+        replication: bool = False,
     ) -> None:
-        """`dbname` is where to when the connection string does not say."""
+        """`dbname` is where to when the connection string does not say; with `replication` a walsender is asked for."""
         self._dsn = dsn
         self._resolver = resolver
         self._monotonic = monotonic
+        self._replication = replication
         self._defaults = {} if dbname is None else {"dbname": dbname}
         self._backoff = Backoff()
         self._attempt: _Attempt | None = None
         self._turn = 0
         self._held = 0
+        self.places: tuple[Place, ...] = ()
+        """Where the connection string led to at the last attempt."""
 
     @property
     def is_under_way(self) -> bool:
@@ -111,11 +115,15 @@ class Entrance:
     def _begin(self) -> _Attempt | Refusal:
         parameters: dict[str, str] = {}
         try:
-            parameters = connect_parameters(self._dsn, self._resolver, RESOLVE_SECONDS, self._turn)
+            parameters = connect_parameters(
+                self._dsn, self._resolver, RESOLVE_SECONDS, self._turn, replication=self._replication
+            )
+            self.places = places_of(parameters)
             session = GuardedSession({**self._defaults, **parameters}, monotonic=self._monotonic)
         except (ResolveError, psycopg2.Error) as exc:
             self.failed()
             return Refusal(error=exc, parameters=parameters, password=parameters.get("password"))
+        self.places = places_of(session.parameters)
         return _Attempt(session, self._monotonic(), session.parameters, session.password)
 
     @staticmethod

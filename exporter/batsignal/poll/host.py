@@ -20,11 +20,8 @@ from types import MappingProxyType
 
 import psutil
 
-from batsignal.snapshot import HostLoad
-
-PROC = Path("/proc")
-START_TOLERANCE_SECONDS = 5.0
-"""`pg_postmaster_start_time()` is taken a moment after the process began, the clock may have been set since."""
+from batsignal.poll.children import PROC, Children, read_line
+from batsignal.snapshot import START_TOLERANCE_SECONDS, HostLoad
 
 POSTMASTER_NAMES = ("postgres", "postmaster")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -122,46 +119,6 @@ def _read_postmaster_file(data_directory: str | None) -> _PostmasterFile | None:
         return None
 
 
-class _Children:
-    """The processes below one postmaster, remembered from look to look.
-
-    A process number and the inode of its /proc directory belong to one process only, so a process seen before costs
-    a line of the directory and no read; the parent of a PostgreSQL process never changes while the postmaster lives.
-    """
-
-    def __init__(self, parent_pid: int, proc: Path) -> None:
-        self._parent_pid = parent_pid
-        self._proc = proc
-        self._is_child: dict[tuple[str, int], bool] = {}
-
-    def pids(self) -> list[str]:
-        """Return the pids of the children alive now; raises OSError where there is no /proc."""
-        with os.scandir(self._proc) as entries:
-            seen = [(entry.name, entry.inode()) for entry in entries if entry.name.isdecimal()]
-        known = self._is_child
-        self._is_child = {
-            process: known[process] if process in known else self._is_below(process[0]) for process in seen
-        }
-        return [pid for (pid, _), is_child in self._is_child.items() if is_child]
-
-    def _is_below(self, pid: str) -> bool:
-        try:
-            status = _read(f"{self._proc}/{pid}/stat")
-        except OSError:
-            return False
-        # "pid (name) state ppid": a name may hold spaces and brackets, so count from its last bracket.
-        return int(status[status.rindex(b")") + 1 :].split(None, 2)[1]) == self._parent_pid
-
-
-def _read(path: str) -> bytes:
-    # os.open and one os.read (these files are one line): a third of what a file object costs, a hundred times a look.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
-
-
 class HostPoller:
     """Looks at this host and at one server's part in it; not for use by two threads at once.
 
@@ -174,7 +131,7 @@ class HostPoller:
         self._proc = proc
         self._postmaster: psutil.Process | None = None
         self._postmaster_start: float | None = None
-        self._children = _Children(0, proc)
+        self._children = Children(0, proc)
         # The mean since boot stands in until the first look that finds time gone by.
         self._cpu_ratio = 0.0
         self._cpu_seconds = (0.0, 0.0)
@@ -221,7 +178,7 @@ class HostPoller:
         )
         self._postmaster_start = postmaster_start
         if self._postmaster is not None:
-            self._children = _Children(self._postmaster.pid, self._proc)
+            self._children = Children(self._postmaster.pid, self._proc)
         return self._postmaster
 
     def _look_at_cpu(self) -> None:
@@ -237,7 +194,7 @@ class HostPoller:
 
     def _server_processes(self, postmaster: psutil.Process) -> tuple[int | None, int | None]:
         try:
-            pids = [str(postmaster.pid), *self._children.pids()]
+            pids = [postmaster.pid, *(child.pid for child in self._children.alive())]
         except OSError:
             return None, None
         private_pages, shared_pages_max, count = 0, 0, 0
@@ -247,10 +204,10 @@ class HostPoller:
             shared_pages_max = max(shared_pages_max, shared)
         return (count, (private_pages + shared_pages_max) * PAGE_BYTES) if count else (None, None)
 
-    def _pages(self, pids: list[str]) -> Iterator[tuple[int, int]]:
+    def _pages(self, pids: list[int]) -> Iterator[tuple[int, int]]:
         for pid in pids:
             with suppress(OSError):  # ended since the directory was read
-                _, resident, shared, _ = _read(f"{self._proc}/{pid}/statm").split(None, 3)
+                _, resident, shared, _ = read_line(f"{self._proc}/{pid}/statm").split(None, 3)
                 yield int(resident), int(shared)
 
     def _tcp(self, postmaster: psutil.Process) -> dict[str, int]:

@@ -3,7 +3,8 @@
 It never judges and never raises: a look that fails is a `PollFailure`. The session is opened at the start and kept, so
 that it still answers when nobody else can get in. While the server does not answer, the statement in flight is waited
 for; after some seconds one attempt is made beside it (`entrance`), and whichever answers first is kept: never more than
-two, and the seat is not given up for a promise.
+two, and the seat is not given up for a promise. It is an ordinary session or, for an emergency, a walsender: which one
+is looked through is `sight`'s affair.
 """
 
 import time
@@ -18,7 +19,7 @@ from batsignal.poll.entrance import Entrance
 from batsignal.poll.facts import Facts
 from batsignal.poll.guarded import GAVE_UP, DeadlineError, GuardedSession
 from batsignal.poll.queries import OLDEST_MAJOR, sql
-from batsignal.poll.refusal import explain
+from batsignal.poll.refusal import Place, explain
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.rows import Names, Row, RowReader
 from batsignal.poll.startup_error import server_message
@@ -70,22 +71,36 @@ class PostgresPoller:
         server: str,
         dsn: str,
         resolver: Resolver,
+        replication: bool = False,
+        names: Names | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`names` are those of the server's roles and databases, where several ways to it share them."""
         self._server = server
         self._resolver = resolver
+        self._replication = replication
         self._clock = clock
         self._monotonic = monotonic
-        self._entrance = Entrance(dsn, resolver, monotonic=monotonic)
+        self._entrance = Entrance(dsn, resolver, monotonic=monotonic, replication=replication)
         self._left: Mapping[str, Any] | None = None
         self._kept: _Kept | None = None
-        self._names = Names()
+        self._names = names or Names()
         self._rows = RowReader(self._names)
         self._failure: PollFailure | None = None
         self._refused = 0
         # Server's clock less ours, so that a failed look is timed on the same clock as the good ones.
         self._clock_offset = 0.0
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where the connection string led to at the last attempt."""
+        return self._entrance.places
+
+    @property
+    def may_use_reserve(self) -> bool:
+        """Whether our role may take a slot that ordinary ones are kept out of; False while there is no session."""
+        return self._kept is not None and self._kept.facts.may_use_reserve
 
     @property
     def process(self) -> ServerProcess | None:
@@ -153,9 +168,14 @@ class PostgresPoller:
             failure=failure,
             view="none",
             slots=kept.facts.slots if kept else None,
-            own_sessions=1 if kept else 0,
+            own_sessions=self._seats if kept else 0,
             server_version_num=kept.server_version_num if kept else None,
         )
+
+    @property
+    def _seats(self) -> int:
+        """How many of the clients' slots our session takes: a walsender has a place of its own."""
+        return 0 if self._replication else 1
 
     # -- the kept session ------------------------------------------------------------------------------------------
 
@@ -267,7 +287,8 @@ class PostgresPoller:
             server=self._server,
             t=t,
             sessions=sessions,
-            own_sessions=1,
+            own_sessions=self._seats,
+            view="walsender" if self._replication else "session",
             slots=kept.facts.slots,
             role_limits=self._names.role_limits,
             database_limits=self._names.database_limits,

@@ -14,6 +14,9 @@ from batsignal.poll.startup import StartupTarget, diagnose
 from batsignal.poll.startup_error import server_message
 from batsignal.snapshot import FailureReason, PollFailure
 
+Place = tuple[str, str, str]
+"""Host (a name, or a socket directory), numeric address (empty where there is none) and port, as libpq has them."""
+
 DIAGNOSE_SECONDS = 1.0
 PLACES_MOST = 8
 # Of several servers that refuse, the one that says most is believed: a full server explains more than a dead one.
@@ -52,7 +55,7 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     text = server_message(redacted(str(refusal.error), refusal.password)) or type(refusal.error).__name__
     if not refusal.parameters.get("user"):
         return PollFailure(reason="unreachable", text=text)  # libpq refused before it went anywhere
-    places = _places(refusal.parameters)
+    places = places_of(refusal.parameters)
     learnt = [_ask(refusal, place, resolver, DIAGNOSE_SECONDS / len(places)) for place in places]
     failures = [failure for failure in learnt if failure is not None]
     if len(failures) < len(learnt) or not failures:
@@ -60,33 +63,29 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     return min(failures, key=lambda failure: _TELLING.index(failure.reason))
 
 
-def _places(parameters: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def places_of(parameters: Mapping[str, str]) -> tuple[Place, ...]:
     """Return (host, address, port) of every server that libpq would try."""
     hosts = (parameters.get("host") or parameters.get("hostaddr") or "/var/run/postgresql").split(",")
     addresses = (parameters.get("hostaddr") or "").split(",")
     ports = (parameters.get("port") or "5432").split(",")
-    return [
+    return tuple(
         (
             host or "/var/run/postgresql",
             addresses[index] if index < len(addresses) else "",
             (ports[index] if index < len(ports) else ports[0]) or "5432",
         )
         for index, host in enumerate(hosts[:PLACES_MOST])
-    ]
+    )
 
 
-def _ask(
-    refusal: Refusal, place: tuple[str, str, str], resolver: Resolver, deadline_seconds: float
-) -> PollFailure | None:
+def _ask(refusal: Refusal, place: Place, resolver: Resolver, deadline_seconds: float) -> PollFailure | None:
     try:
         return diagnose(_target(refusal, place, resolver, deadline_seconds), deadline_seconds=deadline_seconds)
     except ResolveError as exc:
         return PollFailure(reason="unreachable", text=str(exc))
 
 
-def _target(
-    refusal: Refusal, place: tuple[str, str, str], resolver: Resolver, deadline_seconds: float
-) -> StartupTarget:
+def _target(refusal: Refusal, place: Place, resolver: Resolver, deadline_seconds: float) -> StartupTarget:
     parameters = refusal.parameters
     host, address, port = place
     addresses: tuple[str, ...] = (address,) if address else ()
@@ -104,5 +103,6 @@ def _target(
         sslcert=parameters.get("sslcert") or None,
         sslkey=parameters.get("sslkey") or None,
         sslnegotiation=parameters.get("sslnegotiation", "postgres"),
+        replication=parameters.get("replication"),
         application_name=APPLICATION_NAME,
     )

@@ -4,7 +4,7 @@ Most sessions do not change from one second to the next. A row equal to the one 
 before, so that whoever comes after can tell by identity, and no text is normalised twice.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from batsignal.poll.statements import read
@@ -27,6 +27,7 @@ _PID, _START, _STATE, _DATABASE, _ROLE, _QUERY_START, _WAIT_TYPE, _TYPE, _TEXT, 
 # A text is asked for again when it may have changed this long before the last look: a statement reports its start a
 # moment before it becomes visible.
 _TEXT_OVERLAP_SECONDS = 2.0
+SEEN_NAMES_MOST = 1000
 # What the server shows in place of a statement that the role may not see.
 _HIDDEN = "<insufficient privilege>"
 
@@ -39,6 +40,22 @@ class Names:
         self.databases: dict[int, str] = {}
         self.role_limits: Mapping[str, int] = {}
         self.database_limits: Mapping[str, int] = {}
+        self._seen: tuple[set[str], set[str]] = (set(), set())
+
+    @property
+    def told(self) -> tuple[Collection[str], Collection[str]]:
+        """All names of roles and of databases that are known, by oid or only by sight."""
+        roles, databases = self._seen
+        return roles | set(self.roles.values()), databases | set(self.databases.values())
+
+    def put_seen(self, role: str, database: str) -> bool:
+        """Take over names that were seen without their oids, bounded; return whether one of them is new."""
+        is_new = False
+        for names, name in zip(self._seen, (role, database), strict=True):
+            if name not in names and len(names) < SEEN_NAMES_MOST:
+                names.add(name)
+                is_new = True
+        return is_new
 
     def put_roles(self, rows: Iterable[Row] | None) -> None:
         """Take over `(oid, name, limit)` rows; None keeps what is known."""

@@ -51,6 +51,8 @@ class StartupTarget:
     sslkey: str | None = None
     sslnegotiation: str = "postgres"
     """Or `direct`: TLS from the first byte on (PostgreSQL 17+)."""
+    replication: str | None = None
+    """`database` asks for a walsender that answers queries, as libpq's parameter of that name does."""
     application_name: str = "batsignal"
 
     @property
@@ -233,6 +235,8 @@ def _startup_packet(target: StartupTarget) -> bytes:
         "application_name": target.application_name,
         "client_encoding": "UTF8",
     }
+    if target.replication is not None:
+        parameters["replication"] = target.replication
     pairs = b"".join(
         name.encode() + b"\0" + value.encode("utf-8", "surrogateescape") + b"\0" for name, value in parameters.items()
     )

@@ -29,10 +29,16 @@ _TOO_MANY_BY_ROUTINE: dict[str, tuple[FailureReason, str]] = {
     "CheckMyDatabase": ("database_limit", "the database's own connection limit is reached"),
 }
 
+# Who raises 42501 there; a walsender is asked for in an emergency.
+_LACKING_BY_ROUTINE: dict[str, str] = {
+    "CheckMyDatabase": "the role has no CONNECT privilege on the database",
+    "InitPostgres": "the role has no REPLICATION privilege",
+}
+
 _BY_SQLSTATE: dict[str, tuple[FailureReason, str]] = {
     "28000": ("auth_failed", "the server does not let this role in from here"),
     "28P01": ("auth_failed", "the password is wrong, or the role does not exist"),
-    "42501": ("auth_failed", "the role has no CONNECT privilege on the database"),
+    "42501": ("auth_failed", "the role lacks a privilege"),
     "3D000": ("no_database", "the database does not exist"),
     "53300": ("slots_full", "no slot is left"),
     "57P03": ("not_accepting", "the server runs but takes no sessions now"),
@@ -61,6 +67,8 @@ def error_from_response(body: bytes, *, secret: str | None = None) -> RefusedErr
     reason, meaning = _BY_SQLSTATE.get(sqlstate, ("unreachable", "the server refused"))
     if sqlstate == "53300":
         reason, meaning = _TOO_MANY_BY_ROUTINE.get(fields.get("R", ""), (reason, meaning))
+    if sqlstate == "42501":
+        meaning = _LACKING_BY_ROUTINE.get(fields.get("R", ""), meaning)
     return RefusedError(reason, f"{meaning} ({sqlstate}): {message}", sqlstate=sqlstate)
 
 

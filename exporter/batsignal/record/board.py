@@ -53,29 +53,34 @@ class ServerBoard:
     tick_errors: int = 0
 
     @property
-    def up(self) -> bool:
-        """Whether a query was answered in the last tick, and that tick is not too old to count."""
+    def seen(self) -> bool:
+        """Whether the sessions were seen in the last tick, by whatever way, and that tick is not too old to count."""
         return not self.stale and self.snapshot.failure is None
+
+    @property
+    def up(self) -> bool:
+        """Whether a query was answered in the last tick: titles of processes are read without one."""
+        return self.seen and self.snapshot.view != "process_titles"
 
     @property
     def view(self) -> View:
         """Where the counts come from now."""
-        return "none" if self.stale or self.snapshot.failure is not None else self.snapshot.view
+        return self.snapshot.view if self.seen else "none"
 
     @property
     def state(self) -> str:
-        """What our own last look met: `up`, or the reason it failed."""
-        if self.snapshot.failure is not None:
-            return self.snapshot.failure.reason
+        """What our own last look met: `up`, or why the ordinary way in is shut."""
+        if self.snapshot.met is not None:
+            return self.snapshot.met.reason
         return "timeout" if self.stale else "up"
 
     @property
     def slots_full(self) -> bool:
         """Whether no slot is left for an ordinary role, by whatever evidence the last look gave."""
-        failure, slots = self.snapshot.failure, self.snapshot.slots
-        if failure is not None:
-            return failure.reason == "slots_full"
-        return slots is not None and self.snapshot.used >= slots.usable
+        met, slots = self.snapshot.met, self.snapshot.slots
+        if met is not None and met.reason == "slots_full":
+            return True
+        return self.snapshot.failure is None and slots is not None and self.snapshot.used >= slots.usable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,9 +130,12 @@ def facts_line(snapshot: Snapshot) -> Fields:
 # -- a tick ------------------------------------------------------------------------------------------------------------
 
 
-def read_failure(line: Fields) -> PollFailure | None:
-    """Return why the look of a line failed, None when it did not; raises Fault."""
-    failure = mapping(line, "failure")
+def read_failure(line: Fields, key: str = "failure") -> PollFailure | None:
+    """Return why the look of a line failed, None when it did not; raises Fault.
+
+    `refusal` is spelled as `failure` is, and says why a look that did not fail was not made the ordinary way.
+    """
+    failure = mapping(line, key)
     if not failure:
         return None
     reason, said = text(failure, "reason"), text(failure, "text")
@@ -164,6 +167,7 @@ def read_tick(
         t=t,
         sessions=sessions,
         own_sessions=whole(line, "own_sessions") or 0,
+        authenticating=whole(line, "authenticating") or 0,
         slots=facts.slots,
         role_limits=facts.role_limits,
         database_limits=facts.database_limits,
@@ -175,6 +179,7 @@ def read_tick(
         probes=tuple(_probe(one, t) for one in objects(line, "probes")),
         deploys=tuple(_deploy(one) for one in objects(line, "deploys")),
         failure=failure,
+        refusal=None if failure is not None else read_failure(line, "refusal"),
         view=view,
         privileged=facts.privileged,
         role=facts.role,
@@ -186,8 +191,10 @@ def read_tick(
 
 def tick_line(snapshot: Snapshot) -> Fields:
     """Return a tick's line, its rows still to come; what is unknown is left out."""
-    failure, counters = snapshot.failure, snapshot.counters
+    counters = snapshot.counters
     line: Fields = {"t": snapshot.t, "key": False, "own_sessions": snapshot.own_sessions}
+    if snapshot.authenticating:
+        line["authenticating"] = snapshot.authenticating
     if counters is not None:
         line["counters"] = {"sessions": counters.sessions, "xact_commit": counters.xact_commit}
     line["refused"] = snapshot.refused
@@ -197,9 +204,9 @@ def tick_line(snapshot: Snapshot) -> Fields:
         line["probes"] = [_probe_fields(probe) for probe in snapshot.probes]
     if snapshot.deploys:
         line["deploys"] = [_deploy_fields(deploy) for deploy in snapshot.deploys]
-    line["failure"] = (
-        {"reason": failure.reason, "sqlstate": failure.sqlstate, "text": failure.text} if failure else None
-    )
+    line["failure"] = _failure_fields(snapshot.failure)
+    if snapshot.refusal is not None:
+        line["refusal"] = _failure_fields(snapshot.refusal)
     line["view"] = snapshot.view
     if snapshot.pools is not None:
         line["pools"] = [_pool_fields(pool) for pool in snapshot.pools]
@@ -207,6 +214,12 @@ def tick_line(snapshot: Snapshot) -> Fields:
         line["host"] = _host_fields(snapshot.host)
     line["sessions"] = []
     return line
+
+
+def _failure_fields(failure: PollFailure | None) -> Fields | None:
+    if failure is None:
+        return None
+    return {"reason": failure.reason, "sqlstate": failure.sqlstate, "text": failure.text}
 
 
 # -- what a tick brings beside the sessions ----------------------------------------------------------------------------

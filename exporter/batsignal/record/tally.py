@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from batsignal.record.holders import LimitUse, Oldest, limits_of, oldest_of
-from batsignal.snapshot import ApplicationPattern, ProbeResult, Session, Snapshot
+from batsignal.snapshot import ApplicationPattern, ProbeResult, Session, Snapshot, told_differently
 
 OTHER = "other"
 UNSEEN = "unseen"
@@ -158,6 +158,7 @@ class Tally:
         self._databases = StickyNames(top_names)
         self._clients = StickyNames(top_names)
         self._alive: dict[tuple[int, float | None], str] | None = None
+        self._is_detailed = True
         self._last_t: float | None = None
         self._opened: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
@@ -177,9 +178,9 @@ class Tally:
 
     def add(self, snapshot: Snapshot) -> ServerTally:
         """Add one tick and return the totals."""
+        if snapshot.met is not None and snapshot.refused:
+            self._refusals[snapshot.met.reason] += snapshot.refused
         if snapshot.failure is not None:
-            if snapshot.refused:
-                self._refusals[snapshot.failure.reason] += snapshot.refused
             self._last_t = None
             return self._view(None, snapshot)
         clients = [session for session in snapshot.sessions if session.is_client]
@@ -200,6 +201,10 @@ class Tally:
     def _count_churn(self, clients: list[Session], snapshot: Snapshot) -> None:
         t = snapshot.t
         before = self._alive
+        if before is not None and snapshot.is_detailed != self._is_detailed:
+            names = told_differently((session.key for session in clients), before)
+            before |= {now: before.pop(then) for now, then in names.items() if then in before}
+        self._is_detailed = snapshot.is_detailed
         alive: dict[tuple[int, float | None], str] = {}
         for session in clients:
             label = before.get(session.key) if before else None

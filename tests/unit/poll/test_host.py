@@ -143,7 +143,9 @@ def test_a_data_directory_that_does_not_exist_finds_nothing(tmp_path: Path) -> N
 
 def write_process(proc: Path, pid: int, *, parent: int, resident: int = 0, shared: int = 0) -> None:
     (proc / str(pid)).mkdir(exist_ok=True)
-    (proc / str(pid) / "stat").write_text(f"{pid} (a (strange) name) S {parent} 1 1 0 -1\n")
+    (proc / str(pid) / "stat").write_text(
+        f"{pid} (a (strange) name) S {parent} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0\n"
+    )
     (proc / str(pid) / "statm").write_text(f"9000 {resident} {shared} 10 0 50 0\n")
 
 

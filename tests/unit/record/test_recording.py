@@ -31,7 +31,12 @@ def session(pid: int, **facts: Any) -> Session:
 
 
 def look(second: float, *sessions: Session, **facts: Any) -> Snapshot:
-    given = {"slots": Slots(max=100, superuser_reserved=3, reserved=2), "own_sessions": 1, "refused": 0}
+    given = {
+        "slots": Slots(max=100, superuser_reserved=3, reserved=2),
+        "own_sessions": 1,
+        "authenticating": 2,
+        "refused": 0,
+    }
     return Snapshot(server="db1", t=T + second, sessions=sessions, **(given | facts))
 
 
@@ -134,7 +139,19 @@ def test_nothing_in_a_look_is_forgotten_by_the_recording() -> None:
     about_the_watch_itself = {"poll_seconds"}
     kept = {
         *("server", "t", "sessions", "own_sessions", "slots", "role_limits", "database_limits", "counters", "refused"),
-        *("ping_seconds", "probes", "deploys", "failure", "view", "privileged", "role", "host", "server_version_num"),
+        *(
+            "ping_seconds",
+            "probes",
+            "deploys",
+            "failure",
+            "refusal",
+            "authenticating",
+            "view",
+            "privileged",
+            "role",
+            "host",
+            "server_version_num",
+        ),
         "pools",
     }
     assert {one.name for one in fields(Snapshot)} == kept | about_the_watch_itself
@@ -173,6 +190,19 @@ def test_a_failed_look_is_no_empty_server(tmp_path: Path) -> None:
     )
     assert ticks[1].failure == failure
     assert [one.pid for one in ticks[2].sessions] == [1, 2]
+
+
+def test_sessions_that_were_seen_another_way_are_sessions_and_why_it_was_taken_is_kept(tmp_path: Path) -> None:
+    refusal = PollFailure(reason="slots_full", text="no slot is left", sqlstate="53300")
+    titled = session(2, state=None, state_change=None)
+    given = [look(0, session(1)), look(1, session(1), titled, refusal=refusal, view="process_titles", own_sessions=0)]
+    ticks = round_trip(tmp_path / "a.jsonl", given)
+    assert [(tick.refusal, tick.view, tick.failure) for tick in ticks] == [
+        (None, "session", None),
+        (refusal, "process_titles", None),
+    ]
+    assert ticks[1].sessions == given[1].sessions
+    assert not ticks[1].is_detailed
 
 
 def test_facts_that_become_known_after_the_start_are_kept(tmp_path: Path) -> None:

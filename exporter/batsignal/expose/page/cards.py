@@ -41,7 +41,9 @@ class ServerCard:
     tone: Tone
     state: str
     severity: str | None = None
+    seen: bool = False
     up: bool = False
+    full: bool = False
     unprivileged: bool = False
     grant: str = ""
     failure: str | None = None
@@ -75,7 +77,7 @@ def read_server(name: str, server: ServerBoard | None, deploys: tuple[Deploy, ..
     """Return a server's card; None is one whose first look is under way."""
     if server is None:
         return ServerCard(name=name, tone="waiting", state=wording.STATES[api.STARTING])
-    answered, failure = server.answered, server.snapshot.failure
+    answered, failure = server.answered, server.snapshot.met
     slots = api.slots_view(answered)
     usage, hidden = _usage(server)
     full = server.slots_full
@@ -83,10 +85,12 @@ def read_server(name: str, server: ServerBoard | None, deploys: tuple[Deploy, ..
     severities = {signal.finding.severity for signal in server.signals}
     return ServerCard(
         name=name,
-        tone="good" if server.up and not full else "bad",
+        tone="good" if server.up and server.snapshot.refusal is None and not full else "bad",
         state=wording.STATES["slots_full" if full and server.up else server.state],
         severity="critical" if "critical" in severities else "warning" if severities else None,
+        seen=server.seen,
         up=server.up,
+        full=full,
         unprivileged=answered is not None and answered.privileged is False,
         grant="" if answered is None else answered.grant,
         failure=failure.text if failure is not None else None,

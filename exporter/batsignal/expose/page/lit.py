@@ -62,7 +62,7 @@ def read_signal(signal: Signal, server: ServerBoard | None, now: float, runbooks
     kind = wording.KINDS[found.kind]
     runbook = "BatSignal" + found.kind.title().replace("_", "")
     left = None
-    if server is not None and server.up and math.isfinite(found.exhaustion_seconds):
+    if server is not None and server.seen and math.isfinite(found.exhaustion_seconds):
         left = max(found.exhaustion_seconds - max(now - server.ticked_at, 0.0), 0.0)
     lead, pause, rest = cut(found.summary or f"{kind} on {signal.server}")
     return Lit(

@@ -89,7 +89,7 @@ def _verdict(lit: list[Lit], servers: tuple[ServerCard, ...]) -> tuple[Mood, str
 
 def _unseen(servers: tuple[ServerCard, ...]) -> tuple[Mood, str, tuple[str, ...]] | None:
     """Return why a dark signal says nothing, the worst reason first; None when everything is seen."""
-    down = [card for card in servers if card.tone == "bad" and not card.up]
+    down = [card for card in servers if card.tone == "bad" and not card.seen]
     if down:
         more = len(down) - REASONS_SHOWN
         reasons = tuple(f"{card.name}: {card.state}." for card in down[:REASONS_SHOWN])
@@ -97,6 +97,13 @@ def _unseen(servers: tuple[ServerCard, ...]) -> tuple[Mood, str, tuple[str, ...]
     unprivileged = [card for card in servers if card.unprivileged]
     if unprivileged:
         return "blind", f"Seeing {_names(unprivileged)} only in part", ("No signal is lit, but one might be missed.",)
+    outside = [card for card in servers if card.tone == "bad" and not card.full]
+    if outside:
+        return (
+            "blind",
+            f"Seeing {_names(outside)} only from outside",
+            tuple(f"{card.name}: {card.state}." for card in outside),
+        )
     full = [card for card in servers if card.tone == "bad"]
     if full:
         return "blind", f"No slot left on {_names(full)}", ("The server is full but alive: do not restart it.",)
