@@ -152,7 +152,7 @@ def test_nothing_in_a_look_is_forgotten_by_the_recording() -> None:
             "host",
             "server_version_num",
         ),
-        "pools",
+        *("pools", "refusal", "authenticating"),
     }
     assert {one.name for one in fields(Snapshot)} == kept | about_the_watch_itself
 
