@@ -33,6 +33,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "activity": {"since": 0.0},
     "blockers": {"pids": [1]},
     "counters": {"databases": [1, 5]},
+    "end_session": {"pid": 1, "backend_start": 0.0, "state": "idle", "state_change": 0.0},
+    "endable": {"roles": ["postgres"]},
     "leave": {"pid": 1, "backend_start": 0.0},
     "roles": {"roles": [10]},
     "session": {"statement_timeout_ms": 900, "lock_timeout_ms": 200},
