@@ -17,6 +17,7 @@ from batsignal import config_dsn
 from batsignal.config_source import SECRET_KEYS, from_environment, from_file, read_token
 from batsignal.config_wording import explained
 from batsignal.errors import ConfigError
+from batsignal.pattern_cost import costly_name
 
 APPLICATION_PATTERN = r"^(?P<service>[^@]+)@(?P<version>.+)$"
 LISTEN_ADDRESS = "127.0.0.1:9988"
@@ -71,6 +72,8 @@ def _pattern(text: str) -> str:
         raise ValueError(str(exc)) from exc
     if "service" not in groups:
         raise ValueError("no group has that name")
+    if text != APPLICATION_PATTERN and (name := costly_name(text)) is not None:
+        raise ValueError(f"it takes too long on a name such as {name!r}")
     return text
 
 

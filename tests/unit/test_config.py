@@ -305,6 +305,11 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
         f"{SERVER}application_pattern: '(.*)'\n",
         f": {PATTERN} '(.*)': no group has that name",
     ),
+    (
+        "a pattern that one name would hold up for ever",
+        f"{SERVER}application_pattern: '(?P<service>(a+)+)@'\n",
+        f": {PATTERN} '(?P<service>(a+)+)@': it takes too long on a name such as '{'a' * 62}!'",
+    ),
     ("a port alone", f"{SERVER}web: {{listen_address: 9988}}\n", f": {ADDRESS} 9988"),
     ("a host alone", f"{SERVER}web: {{listen_address: localhost}}\n", f": {ADDRESS} 'localhost'"),
     ("a port too large", f"{SERVER}web: {{listen_address: 'h:65536'}}\n", f": {ADDRESS} 'h:65536'"),

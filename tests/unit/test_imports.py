@@ -48,9 +48,13 @@ LAYERS: dict[str, Layer] = {
     "batsignal.snapshot": Layer(banned=WORLD, is_pure=True),
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(
-        ours=("batsignal.errors", "batsignal.config_dsn", "batsignal.config_source", "batsignal.config_wording"),
+        ours=(
+            *("batsignal.errors", "batsignal.config_dsn", "batsignal.config_source", "batsignal.config_wording"),
+            "batsignal.pattern_cost",
+        ),
         third_party=frozenset({"pydantic", "pydantic_core", "yaml"}),
     ),
+    "batsignal.pattern_cost": Layer(),
     "batsignal.config_dsn": Layer(third_party=frozenset({"psycopg2"})),
     "batsignal.web_config": Layer(
         ours=("batsignal.errors", "batsignal.config", "batsignal.config_source", "batsignal.config_wording"),
@@ -83,7 +87,7 @@ LAYERS: dict[str, Layer] = {
     "batsignal.record.*": Layer(
         ours=(
             *("batsignal.snapshot", "batsignal.code_path", "batsignal.detect.signal", "batsignal.record"),
-            "batsignal.errors",
+            *("batsignal.errors", "batsignal.pattern_cost"),
         )
     ),
     "batsignal.deploys.find": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),

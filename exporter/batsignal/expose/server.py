@@ -153,7 +153,9 @@ def _lifecycle(reload: Callable[[], str | None] | None) -> Callable[[Request], A
         if request.method not in ("POST", "PUT"):
             raise HTTPException(405, "Only POST or PUT requests allowed.", headers={"Allow": "POST, PUT"})
         if reload is None:
-            raise HTTPException(403, "Lifecycle API is not enabled.")
+            raise HTTPException(
+                403, "Lifecycle API is not enabled: expected the option --web.enable-lifecycle. SIGHUP always reloads."
+            )
         error = await run_in_threadpool(reload)
         if error is not None:
             raise HTTPException(500, f"failed to reload config: {error}")
@@ -162,11 +164,13 @@ def _lifecycle(reload: Callable[[], str | None] | None) -> Callable[[Request], A
     return handle
 
 
-async def _http_error(_request: Request, exc: Exception) -> Response:
+async def _http_error(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     text = exc.detail if isinstance(exc, HTTPException) else "Internal error; the log says more."
     if isinstance(exc, HTTPException) and text == "Not Found":
         text = "Nothing is served here. The status page is at /, the metrics are at /metrics."
+    if isinstance(exc, HTTPException) and text == "Method Not Allowed":
+        text = f"{request.method[:20]} is not taken here, expected one of: {(exc.headers or {}).get('Allow')}."
     answer = PlainTextResponse(f"{text}\n", status_code=status, headers=getattr(exc, "headers", None))
     if status == 500:  # noqa: PLR2004  # sent outside of the middleware that adds these
         MutableHeaders(raw=answer.raw_headers).update(SECURITY_HEADERS)

@@ -8,6 +8,7 @@ import re
 from dataclasses import fields, replace
 from typing import Any
 
+from batsignal.pattern_cost import costly_name
 from batsignal.record.recording_fields import (
     SHOWN_CHARACTERS,
     Fault,
@@ -70,6 +71,8 @@ def _pattern(line: Fields) -> str | None:
         raise Fault(f"application_pattern: expected a regular expression: {exc}") from exc
     if "service" not in groups:
         raise expected("application_pattern", "a group named 'service'", pattern)
+    if pattern is not None and costly_name(pattern) is not None:
+        raise expected("application_pattern", "one that is quick on any name", pattern)
     return pattern
 
 
