@@ -8,16 +8,19 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from batsignal import __version__
 from batsignal.chronicle import Chronicle
 from batsignal.config import Config, EndpointConfig, SecretText
+from batsignal.deploys.conduct import Conduct
 from batsignal.deploys.log import DeployLog
+from batsignal.deploys.verify import verify
 from batsignal.errors import ConfigError
 from batsignal.expose.deploys import Desk, Refusal, spelled
 from batsignal.expose.metrics import Exposition
@@ -32,7 +35,7 @@ from batsignal.releaser import NotSeenError, release
 from batsignal.releases.order import Release
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
-from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult
+from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult, Snapshot
 from batsignal.web_watch import WebWatch
 
 STOP_SECONDS = 2.0
@@ -75,6 +78,7 @@ class Daemon:
         self._release_token = _secret(config.web.release_token())
         self._chronicle = Chronicle(config.store, clock=clock)
         self._deploys = DeployLog(self._pattern(config))
+        self._conduct = Conduct(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
         self._homes: dict[str, tuple[ServerRunner, ...]] = {}
         self._schedule = Schedule(check=self._check)
@@ -86,7 +90,7 @@ class Daemon:
             clock=clock,
             runbooks=runbooks,
             past=self._chronicle.history,
-            desk=Desk(mark=self._mark, token=lambda: self._deploy_token),
+            desk=Desk(mark=self._mark, token=lambda: self._deploy_token, verify=self._verify),
             release_desk=ReleaseDesk(release=self._release, token=lambda: self._release_token),
         )
         self._web = WebServer(app, WebServer.bind(listen_address), lambda: self._web_watch.access)
@@ -163,6 +167,7 @@ class Daemon:
         )
         if before is not None and not same_reading:
             self._deploys = DeployLog(self._pattern(config), known=self._deploys.known)
+            self._conduct = Conduct(self._pattern(config))
         wanted = {server.name: server for server in config.servers}
         deadline = time.monotonic() + RELOAD_SECONDS
         leaving = [
@@ -179,6 +184,7 @@ class Daemon:
         for runner in leaving:
             runner.close(deadline)
         self._chronicle.watch_only(wanted)
+        self._conduct.watch_only(wanted)
         kept = set(self._runners)
         self._cell.swap(
             lambda board: replace(
@@ -203,7 +209,7 @@ class Daemon:
             whole=config,
             pattern=self._pattern(config),
             resolver=self._resolver,
-            find_deploys=lambda snapshot: self._deploys.add(snapshot),  # noqa: PLW0108 - a reload may replace the log
+            find_deploys=self._find_deploys,  # a reload may replace the log
             publish=self._put_server,
             chronicle=self._chronicle,
             recording=self._recordings.get(name),
@@ -253,9 +259,30 @@ class Daemon:
 
     def _put_server(self, server: ServerBoard) -> None:
         self._cell.put_server(server)
+        self._conduct.lit(server.name, server.signals, server.snapshot.t)
         self._show_deploys()
         self._show_incidents()
         self._exposition.refresh(server.name)
+
+    def _find_deploys(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
+        self._conduct.add(snapshot)
+        return self._deploys.add(snapshot)
+
+    def _verify(self, service: str, version: str, window_seconds: float) -> Mapping[str, Any]:
+        """Return the checklist of a deploy; raises Refusal for one that nobody marked and no session showed."""
+        known = (one for one in reversed(self._deploys.known) if one.service == service and one.is_of(version))
+        deploy = next(known, None)
+        if deploy is None:
+            at = self._conduct.first_seen(service, version)
+            if at is None:
+                versions = ", ".join(self._conduct.versions(service)) or "none"
+                raise Refusal(
+                    404,
+                    f"no deploy of {spelled(service)} {spelled(version)} was marked, and no session of it seen;"
+                    f" versions of that service seen: {spelled(versions)}",
+                )
+            deploy = Deploy(service=service, version=version, at=at)
+        return verify(deploy, self._conduct, now=self._clock(), window_seconds=window_seconds).as_json()
 
     def _mark(self, deploy: Deploy) -> tuple[Deploy, bool]:
         """Take in a deploy that somebody tells of: the next tick judges by it, and the next life of the daemon."""

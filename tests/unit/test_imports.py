@@ -91,7 +91,8 @@ LAYERS: dict[str, Layer] = {
         )
     ),
     "batsignal.deploys.find": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
-    "batsignal.deploys.*": Layer(ours=("batsignal.snapshot", "batsignal.deploys")),
+    "batsignal.deploys.verify": Layer(ours=("batsignal.snapshot", "batsignal.deploys"), banned=WORLD, is_pure=True),
+    "batsignal.deploys.*": Layer(ours=("batsignal.snapshot", "batsignal.detect.signal", "batsignal.deploys")),
     "batsignal.releases.*": Layer(ours=("batsignal.snapshot", "batsignal.releases"), banned=WORLD, is_pure=True),
     "batsignal.poll.*": Layer(
         ours=(

@@ -30,7 +30,9 @@ class Spelling(StrEnum):
     json = "json"
 
 
-deploys = typer.Typer(help="Tell a running daemon of deploys.", no_args_is_help=True, rich_markup_mode=None)
+deploys = typer.Typer(
+    help="Tell a running daemon of deploys, and check them.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @deploys.command()
@@ -48,6 +50,23 @@ def mark(
     from batsignal.cli.deploy import mark as mark_deploy  # noqa: PLC0415 - late on purpose
 
     raise typer.Exit(mark_deploy(service, version, at=at, url=url, token=token))
+
+
+@deploys.command()
+def verify(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="As the first part of its application_name.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="As the second part of its application_name.")],
+    window_seconds: Annotated[
+        float,
+        typer.Option("--window-seconds", metavar="N", min=0, max=86_400, help="How long after the deploy to judge it."),
+    ] = 120.0,
+    spelling: Annotated[Spelling, typer.Option("--format", help="A line a check, or JSON.")] = Spelling.text,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Check a deploy until its window is over, or something is bad. Exit 1: roll it back; 3: it cannot be seen."""
+    from batsignal.cli.verify import verify as verify_deploy  # noqa: PLC0415 - late on purpose
+
+    raise typer.Exit(verify_deploy(service, version, window_seconds=window_seconds, url=url, spelling=spelling.value))
 
 
 def release(  # noqa: PLR0917 - typer makes options of them, nobody calls it by position

@@ -7,10 +7,12 @@ sit there. What becomes of a deploy is somebody else's affair. Errors are JSON, 
 import asyncio
 import hmac
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -28,14 +30,9 @@ AGO_SECONDS_MOST = 30 * 86_400.0
 INSTANT_MOST = 1e11
 
 KEYS = ("service", "version", "at")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """Where deploys are told: `mark` returns the deploy as it is known now and whether it is news, `token` who may."""
-
-    mark: Callable[[Deploy], tuple[Deploy, bool]]
-    token: Callable[[], str | None]
+# How long after a deploy it is judged: most of what goes wrong with one has shown by then.
+WINDOW_SECONDS = 120.0
+WINDOW_SECONDS_MOST = 86_400.0
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -45,6 +42,22 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
         super().__init__(text)
         self.status = status
         self.headers = headers
+
+
+def _no_checklist(_service: str, _version: str, _window_seconds: float) -> Mapping[str, Any]:
+    raise Refusal(404, "no deploy can be verified here")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Where deploys are told: `mark` returns the deploy as it is known now and whether it is news, `token` who may.
+
+    `verify` returns the checklist of a service's version with a window in seconds, or raises Refusal.
+    """
+
+    mark: Callable[[Deploy], tuple[Deploy, bool]]
+    token: Callable[[], str | None]
+    verify: Callable[[str, str, float], Mapping[str, Any]] = _no_checklist
 
 
 class DeployViews:
@@ -65,6 +78,17 @@ class DeployViews:
             return json_answer({"error": str(exc)}, exc.status, **exc.headers)
         deploy, is_news = self._desk.mark(told)
         return json_answer({"deploy": api.deploy(deploy), "known_already": not is_news}, 201 if is_news else 200)
+
+    async def verify(self, request: Request) -> Response:
+        """Answer the checklist of a deploy as it stands; whoever wants to know how it ends asks again."""
+        try:
+            asked = request.query_params
+            service, version = _name(asked, "service"), _name(asked, "version")
+            window_seconds = _window(asked.get("window_seconds"))
+            found = await run_in_threadpool(self._desk.verify, service, version, window_seconds)
+        except Refusal as exc:
+            return json_answer({"error": str(exc)}, exc.status)
+        return json_answer(found)
 
 
 def json_answer(view: Any, status: int = 200, **headers: str) -> Response:
@@ -104,7 +128,21 @@ def read_deploy(body: bytes, *, now: float) -> Deploy:
     return Deploy(service=_name(told, "service"), version=_name(told, "version"), at=_instant(told, now))
 
 
-def _name(told: dict[str, Any], key: str) -> str:
+def _window(text: str | None) -> float:
+    if text is None:
+        return WINDOW_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= WINDOW_SECONDS_MOST:
+        raise Refusal(
+            400, f"window_seconds: expected a number from 0 to {WINDOW_SECONDS_MOST:.0f}, got {spelled(text)}"
+        )
+    return seconds
+
+
+def _name(told: Mapping[str, Any], key: str) -> str:
     value = told.get(key)
     expected = f"a text of 1 to {NAME_CHARACTERS_MOST} characters, without control characters or spaces at its ends"
     if value is None:

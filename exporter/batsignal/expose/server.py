@@ -218,6 +218,7 @@ def build_app(
             Route("/api/v1/incidents/{incident}", incidents.one),
             Route("/api/v1/incidents/{incident}/recording", incidents.recording),
             Route("/api/v1/deploys", deploys.handle, methods=["GET", "POST"]),
+            Route("/api/v1/deploys/verify", deploys.verify),
             Route("/api/v1/release", releases.handle, methods=["POST"]),
             Route("/runbooks/{name}", views.runbook),
         ],
