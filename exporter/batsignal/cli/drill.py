@@ -22,7 +22,7 @@ from batsignal.detect.wording import duration
 from batsignal.drills import acts, ground, stage
 from batsignal.drills.act import ActSpec, Pace
 from batsignal.drills.catalogue import ROWS
-from batsignal.drills.daemon_api import DaemonApi, api_at
+from batsignal.drills.daemon_api import DaemonApi, api_at, without_login
 from batsignal.drills.embedded import reserve_port
 from batsignal.drills.ground import Ground
 from batsignal.drills.play import DrillEvent, Play
@@ -189,7 +189,7 @@ def _daemon(wish: Wish, place: Ground, spec: ActSpec, teller: Teller) -> Iterato
             spec.prepare(place)
         api = None if wish.url is None else api_at(wish.url)
         if api is not None and api.lit() is None:
-            raise UnreachableError(f"--url: no daemon answers at {wish.url}")
+            raise UnreachableError(f"--url: no daemon answers at {without_login(wish.url or '')}")
         yield api
         return
     teller.say("Starting BatSignal ...")

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
+from app_client import AppClient
 from batsignal.expose.deploys import AGO_SECONDS_MOST, AHEAD_SECONDS_MOST, BODY_BYTES_MOST, Desk
 from batsignal.expose.server import build_app
 from batsignal.snapshot import Deploy
@@ -26,7 +26,7 @@ class Door:
             clock=lambda: boards.now,
             desk=Desk(mark=self.mark, token=lambda: token),
         )
-        self.client = TestClient(app)
+        self.client = AppClient(app)
 
     def mark(self, deploy: Deploy) -> tuple[Deploy, bool]:
         is_news = deploy not in self.told

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
+from app_client import AppClient
 from batsignal.expose import incident_pages
 from batsignal.expose.server import build_app
 from batsignal.record.database import StoreError
@@ -38,11 +38,11 @@ def kept(boards: Any) -> Kept:
 
 
 @pytest.fixture
-def client(boards: Any, kept: Any, clock: Callable[[], float]) -> TestClient:
-    return TestClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock, past=kept))
+def client(boards: Any, kept: Any, clock: Callable[[], float]) -> AppClient:
+    return AppClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock, past=kept))
 
 
-def test_the_page_of_an_incident_is_html_under_the_same_policy(client: TestClient) -> None:
+def test_the_page_of_an_incident_is_html_under_the_same_policy(client: AppClient) -> None:
     answer = client.get("/incidents/a1")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -50,27 +50,27 @@ def test_the_page_of_an_incident_is_html_under_the_same_policy(client: TestClien
     assert "leaks connections" in answer.text
 
 
-def test_one_that_is_not_kept_is_missing_in_a_page_of_its_own(client: TestClient) -> None:
+def test_one_that_is_not_kept_is_missing_in_a_page_of_its_own(client: AppClient) -> None:
     answer = client.get("/incidents/b2")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
     assert "No such incident is kept: it may be older than store.keep_days." in answer.text
 
 
 def test_where_nothing_is_kept_that_is_said(boards: Any, clock: Callable[[], float]) -> None:
-    client = TestClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock))
+    client = AppClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock))
     answer = client.get("/incidents/a1")
     assert answer.status_code == 404
     assert "store.path is null" in answer.text
 
 
-def test_a_disk_that_cannot_be_read_is_said(client: TestClient, kept: Kept) -> None:
+def test_a_disk_that_cannot_be_read_is_said(client: AppClient, kept: Kept) -> None:
     kept.fault = StoreError("database disk image is malformed")
     answer = client.get("/incidents/a1")
     assert answer.status_code == 503
     assert "database disk image is malformed" in answer.text
 
 
-def test_a_recording_that_cannot_be_read_leaves_the_page_without_a_picture(client: TestClient, kept: Kept) -> None:
+def test_a_recording_that_cannot_be_read_leaves_the_page_without_a_picture(client: AppClient, kept: Kept) -> None:
     kept.told = StoreError("input/output error")
     answer = client.get("/incidents/a1")
     assert answer.status_code == 200
@@ -79,13 +79,13 @@ def test_a_recording_that_cannot_be_read_leaves_the_page_without_a_picture(clien
     assert kept.asked == 2, "a fault is not kept"
 
 
-def test_the_picture_of_what_is_over_is_made_once(client: TestClient, kept: Kept) -> None:
+def test_the_picture_of_what_is_over_is_made_once(client: AppClient, kept: Kept) -> None:
     for _ in range(3):
         client.get("/incidents/a1")
     assert kept.asked == 1
 
 
-def test_the_picture_of_what_goes_on_is_not_made_for_each_reader(client: TestClient, kept: Kept) -> None:
+def test_the_picture_of_what_goes_on_is_not_made_for_each_reader(client: AppClient, kept: Kept) -> None:
     kept.view |= {"ended": None}
     for _ in range(3):
         client.get("/incidents/a1")
@@ -93,7 +93,7 @@ def test_the_picture_of_what_goes_on_is_not_made_for_each_reader(client: TestCli
 
 
 def test_the_picture_of_what_goes_on_is_made_anew_after_a_while(
-    client: TestClient, kept: Kept, monkeypatch: pytest.MonkeyPatch
+    client: AppClient, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(incident_pages, "PICTURE_SECONDS", 0.0)
     monkeypatch.setattr(incident_pages, "COST_SHARE", 1e9)
@@ -104,7 +104,7 @@ def test_the_picture_of_what_goes_on_is_made_anew_after_a_while(
 
 
 def test_pictures_are_kept_of_a_few_incidents_only(
-    client: TestClient, kept: Kept, monkeypatch: pytest.MonkeyPatch
+    client: AppClient, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(incident_pages, "PICTURES_KEPT", 1)
     monkeypatch.setattr(kept, "incident", lambda _incident: kept.view)

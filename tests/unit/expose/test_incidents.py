@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
+from app_client import AppClient
 from batsignal.expose import disk
 from batsignal.expose.server import build_app
 from batsignal.record.database import StoreError
@@ -43,11 +43,11 @@ def kept() -> Kept:
 
 
 @pytest.fixture
-def client(boards: Any, kept: Kept, clock: Callable[[], float]) -> TestClient:
-    return TestClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock, past=kept))
+def client(boards: Any, kept: Kept, clock: Callable[[], float]) -> AppClient:
+    return AppClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock, past=kept))
 
 
-def test_incidents_are_listed_each_with_where_its_recording_is(client: TestClient, boards: Any, kept: Kept) -> None:
+def test_incidents_are_listed_each_with_where_its_recording_is(client: AppClient, boards: Any, kept: Kept) -> None:
     answer = client.get("/api/v1/incidents").json()
     assert answer == {
         "time": boards.now,
@@ -58,25 +58,25 @@ def test_incidents_are_listed_each_with_where_its_recording_is(client: TestClien
 
 
 @pytest.mark.parametrize("limit", ["0", "501", "-1", "ten", "1.5", "", "\u0661", "9" * 5000])
-def test_a_limit_out_of_bounds_is_refused(client: TestClient, limit: str) -> None:
+def test_a_limit_out_of_bounds_is_refused(client: AppClient, limit: str) -> None:
     answer = client.get("/api/v1/incidents", params={"limit": limit})
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("limit: expected a whole number from 1 to 500, got ")
 
 
 @pytest.mark.parametrize("before", ["yesterday", "nan", "inf"])
-def test_an_instant_that_is_none_is_refused(client: TestClient, before: str) -> None:
+def test_an_instant_that_is_none_is_refused(client: AppClient, before: str) -> None:
     answer = client.get("/api/v1/incidents", params={"before": before})
     assert (answer.status_code, answer.json()["error"].split(":")[0]) == (400, "before")
 
 
-def test_one_incident_is_told_with_its_timeline(client: TestClient) -> None:
+def test_one_incident_is_told_with_its_timeline(client: AppClient) -> None:
     assert client.get("/api/v1/incidents/a1").json()["timeline"] == []
     answer = client.get("/api/v1/incidents/b2")
     assert (answer.status_code, answer.json()) == (404, {"error": "no such incident is kept"})
 
 
-def test_a_recording_is_a_file_to_take_away(client: TestClient) -> None:
+def test_a_recording_is_a_file_to_take_away(client: AppClient) -> None:
     answer = client.get("/api/v1/incidents/a1/recording")
     assert answer.content == b"one recording"
     assert answer.headers["content-type"] == "application/gzip"
@@ -86,20 +86,20 @@ def test_a_recording_is_a_file_to_take_away(client: TestClient) -> None:
 
 
 def test_where_nothing_is_kept_that_is_said(boards: Any, clock: Callable[[], float]) -> None:
-    client = TestClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock))
+    client = AppClient(build_app(board=boards.quiet, metrics=lambda *_: b"", reload=None, clock=clock))
     for path in ("", "/a1", "/a1/recording"):
         answer = client.get(f"/api/v1/incidents{path}")
         assert (answer.status_code, "store.path is null" in answer.json()["error"]) == (404, True)
 
 
-def test_a_disk_that_cannot_be_read_is_said(client: TestClient, kept: Kept) -> None:
+def test_a_disk_that_cannot_be_read_is_said(client: AppClient, kept: Kept) -> None:
     kept.fault = StoreError("database is locked")
     answer = client.get("/api/v1/incidents")
     assert (answer.status_code, answer.json()) == (503, {"error": "history cannot be read: database is locked"})
 
 
 def test_a_disk_that_hangs_is_not_waited_for_and_holds_up_nothing_else(
-    client: TestClient, kept: Kept, monkeypatch: pytest.MonkeyPatch
+    client: AppClient, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "DISK_SECONDS", 0.1)
     kept.free.clear()

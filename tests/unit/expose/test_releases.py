@@ -5,8 +5,8 @@ import threading
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
+from app_client import AppClient
 from batsignal.expose.deploys import Refusal
 from batsignal.expose.releases import ReleaseDesk, ServerNotSeenError, Wish
 from batsignal.expose.server import build_app
@@ -29,7 +29,7 @@ class Door:
             clock=lambda: boards.now,
             release_desk=ReleaseDesk(release=self.release, token=lambda: token),
         )
-        self.client = TestClient(app)
+        self.client = AppClient(app)
 
     def release(self, wish: Wish) -> Release:
         self.wishes.append(wish)
@@ -75,7 +75,7 @@ def test_everything_that_can_be_said_is_taken_in(door: Door) -> None:
     }
     assert door.ask(said).status_code == 200
     (wish,) = door.wishes
-    assert (wish.server, wish.for_real, wish.by, wish.address) == ("db1", True, "alice@bastion", "testclient")
+    assert (wish.server, wish.for_real, wish.by, wish.address) == ("db1", True, "alice@bastion", "127.0.0.1")
     assert wish.order == Order(
         **{name: said[name] for name in ("application", "version", "user", "client", "database")},
         states=("active",),
@@ -158,13 +158,12 @@ def test_a_server_that_cannot_be_asked_is_no_fault_of_the_order(door: Door) -> N
 def test_two_at_once_do_not_end_the_same_sessions(door: Door) -> None:
     door.go_on.clear()
     answers = []
-    with door.client:  # one event loop for both, as in the daemon
-        first = threading.Thread(target=lambda: answers.append(door.ask({"application": "web"})))
-        first.start()
-        while not door.wishes:
-            first.join(0.01)
-        assert door.ask({"application": "web"}).status_code == 409
-        door.go_on.set()
-        first.join()
+    first = threading.Thread(target=lambda: answers.append(door.ask({"application": "web"})))
+    first.start()
+    while not door.wishes:
+        first.join(0.01)
+    assert door.ask({"application": "web"}).status_code == 409
+    door.go_on.set()
+    first.join()
     assert answers[0].status_code == 200
     assert len(door.wishes) == 1
