@@ -8,6 +8,8 @@ for package in $packages; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$status" = installed ] || missing="$missing $package"
 done
+# The browser tests fetch axe-core with npm, whoever brought it.
+command -v npm >/dev/null || missing="$missing npm"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then
     echo "The tests need packages that are not installed. Run once:" >&2

@@ -1,4 +1,5 @@
 import asyncio
+import fcntl
 import importlib.util
 import json
 import re
@@ -8,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +55,65 @@ def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SEC
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+class KeptIncident:
+    """History that holds one incident, `a1`."""
+
+    def __init__(self, boards: Any) -> None:
+        self.view = boards.kept_incident()
+        self.told = boards.past_slots()
+
+    def incident(self, incident: str) -> Any:
+        return self.view if incident == "a1" else None
+
+    def slots(self, _incident: str) -> Any:
+        return self.told
+
+
 class LiveSite:
-    """The real server over a board that a test can change; notes what the browser asked for."""
+    """The real server over a board that a test can change; notes what the browser asked for.
+
+    Each board that is shown is a tick later than the one before. `held_back` paths get no answer, as behind a proxy
+    that waits for their end.
+    """
 
     def __init__(self, boards: Any) -> None:
         self.boards = boards
+        self._ticks = 0
+        self.seconds = 0.0
         self.shown = boards.quiet()
+        self.kept: Any = KeptIncident(boards)
         self.asked: list[tuple[str, str]] = []
+        self.held_back: set[str] = set()
         self.app = build_app(
-            board=lambda: self.shown, metrics=lambda _o, _z: b"", reload=None, clock=lambda: boards.now
+            board=lambda: self.shown,
+            metrics=lambda _o, _z: b"",
+            reload=None,
+            clock=lambda: boards.now + self.seconds,
+            past=self.kept,
         )
         self.address = "127.0.0.1:0"
         self.start()
 
+    @property
+    def shown(self) -> Any:
+        return self._shown
+
+    @shown.setter
+    def shown(self, board: Any) -> None:
+        self._ticks += 1
+        ticked = {
+            name: server and replace(server, ticked_at=server.ticked_at + self._ticks / 1000)
+            for name, server in board.servers.items()
+        }
+        self._shown = replace(board, servers=ticked)
+
     async def _noting(self, scope: Any, receive: Any, send: Any) -> None:
         headers = dict(scope["headers"])
         self.asked.append((scope["path"], headers.get(b"sec-fetch-dest", b"").decode("ascii")))
+        if scope["path"] in self.held_back:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
         await self.app(scope, receive, send)
 
     def start(self) -> None:
@@ -115,6 +160,24 @@ class Browser:
 
     def run(self, script: str) -> Any:
         return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": []})
+
+    def run_to_its_end(self, script: str) -> Any:
+        """Return what the script hands to `done`."""
+        whole = f"const done = arguments[arguments.length - 1];\n{script}"
+        return self._call("POST", f"{self._session}/execute/async", {"script": whole, "args": []})
+
+    def command(self, name: str, **parameters: Any) -> Any:
+        """Send a command of the DevTools protocol."""
+        return self._call("POST", f"{self._session}/goog/cdp/execute", {"cmd": name, "params": parameters})
+
+    def grant(self, permission: str) -> None:
+        self._call("POST", f"{self._session}/permissions", {"descriptor": {"name": permission}, "state": "granted"})
+
+    def press(self, element_id: str, key: str = "\ue007") -> None:
+        """Press a key (Enter) on an element, as a person would who has tabbed to it."""
+        query = {"using": "css selector", "value": f"[id='{element_id}']"}
+        (found,) = self._call("POST", f"{self._session}/element", query).values()
+        self._call("POST", f"{self._session}/element/{found}/value", {"text": key})
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self._call("POST", f"{self._session}/se/log", {"type": "browser"})]
@@ -165,3 +228,17 @@ def open_browser(driver: str, tmp_path: Path) -> Iterator[Callable[..., Browser]
 @pytest.fixture
 def wait() -> Callable[..., Any]:
     return until
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script that judges accessibility, fetched by npm as the lock says; workers wait for the one that fetches."""
+    folder = Path(__file__).parent
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    with (folder / "package-lock.json").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = json.load(lock)["packages"]["node_modules/axe-core"]["version"]
+        manifest = script.with_name("package.json")
+        if not manifest.is_file() or json.loads(manifest.read_text("utf-8"))["version"] != wanted:
+            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
+    return script.read_text("utf-8")

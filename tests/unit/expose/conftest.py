@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batsignal.detect.signal import DeployRef, Finding, Signal, Subject
-from batsignal.record.board import Board, ServerBoard, SlotSample
+from batsignal.record.board import Board, PastIncident, ServerBoard, SlotSample, StoreHealth
 from batsignal.record.past_slots import PastSlots
 from batsignal.record.tally import ConnectionCount, EndpointTally, ServerTally
 from batsignal.snapshot import Deploy, PollFailure, ProbeResult, Session, Slots, Snapshot
@@ -150,6 +150,26 @@ class Boards:
 
     def unprivileged(self) -> Board:
         return self.board(self.server(snapshot=self.snapshot(privileged=False)))
+
+    def starting(self) -> Board:
+        return self.board("db1")
+
+    def fleet(self) -> Board:
+        """Eleven servers: one lit and full, one that does not answer, one that is not looked at yet."""
+        well = [self.server(f"db{n}", used=20 + n * 7) for n in range(1, 9)]
+        gone = self.failing("timeout", "no answer within 2 s", name="archive")
+        full = self.server("shop", used=97, signals=(self.signal(server="shop", exhaustion_seconds=0.0),))
+        recent = PastIncident(
+            id="a1",
+            server="db1",
+            kind="leak",
+            severity="critical",
+            summary="web@2.4.0 leaks connections: 27 held",
+            since=self.now - 900,
+            detected=self.now - 870,
+            ended=self.now - 240,
+        )
+        return self.board(*well, gone, full, "new", incidents=(recent,), store=StoreHealth(up=True))
 
     def two_signals(self) -> Board:
         other = self.signal(

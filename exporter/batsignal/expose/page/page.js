@@ -134,7 +134,7 @@
       lost.hidden = !isLost;
       body.classList.toggle("lost", isLost);
     }
-    put(document.getElementById("feed"), isLost ? "Old" : body.dataset.stream ? "Live" : live ? "Every 5 s" : "Ended");
+    put(document.getElementById("feed"), isLost ? "Old" : live ? "Live" : "Ended");
     if (isLost) return;
     for (const clock of document.querySelectorAll("[data-until]"))
       put(clock, face(clock.dataset.until - (server + silent) / 1000));
