@@ -35,7 +35,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "counters": {"databases": [1, 5]},
     "end_session": {"pid": 1, "backend_start": 0.0, "state": "idle", "state_change": 0.0},
     "endable": {"roles": ["postgres"]},
-    "leave": {"pid": 1, "backend_start": 0.0},
+    "leave": {"ports": [1]},
     "roles": {"roles": [10]},
     "session": {"statement_timeout_ms": 900, "lock_timeout_ms": 200},
 }

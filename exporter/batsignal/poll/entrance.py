@@ -10,6 +10,7 @@ that nobody has answered for minutes, makes room for the next.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -26,6 +27,7 @@ RESOLVE_SECONDS = 1.0
 # How long a first attempt that was taken is waited for. PostgreSQL itself ends one that cannot log in after 60 s
 # (authentication_timeout); behind a middlebox that answers for a dead server nobody ever would.
 HOLD_FIRST_SECONDS, HOLD_MOST_SECONDS = 120.0, 900.0
+LEFT_BEHIND_MOST = 16
 
 Entered = TypeVar("Entered")
 Introduce = Callable[[GuardedSession, float], Entered]
@@ -65,6 +67,8 @@ class Entrance:
         self._held = 0
         self.places: tuple[Place, ...] = ()
         """Where the connection string led to at the last attempt."""
+        self.left_behind: deque[int] = deque(maxlen=LEFT_BEHIND_MOST)
+        """Our TCP ports of what was given up: the server may not have learnt of it, and still keep a session there."""
 
     @property
     def is_under_way(self) -> bool:
@@ -110,7 +114,14 @@ class Entrance:
         """Give up the attempt under way."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
-            attempt.session.abort()
+            self.give_up(attempt.session)
+
+    def give_up(self, session: GuardedSession) -> None:
+        """Drop a session that nobody answers on, and keep in mind that the server may not learn of it."""
+        port = session.local_port
+        if port is not None:
+            self.left_behind.append(port)
+        session.abort()
 
     def _begin(self) -> _Attempt | Refusal:
         parameters: dict[str, str] = {}

@@ -51,13 +51,13 @@ class Facts:
         """Ask for settings and totals when it is time."""
         now = self._monotonic()
         if now >= self._settings_due:
-            rows = self._calmly("settings", {}, deadline)
+            rows = self.ask_calmly("settings", {}, deadline)
             self._settings_due = now + (RETRY_SECONDS if rows is None else SETTINGS_SECONDS)
             for most, superuser_reserved, reserved, self.privileged, self.port, self.may_use_reserve in rows or []:
                 self.slots = Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
         if now >= self._counters_due and self._names.databases:
             self._counters_due = now + self._counters_seconds - EARLY_SECONDS
-            rows = self._calmly("counters", {"databases": list(self._names.databases)}, deadline)
+            rows = self.ask_calmly("counters", {"databases": list(self._names.databases)}, deadline)
             for sessions, commits in rows or []:
                 self.counters = Counters(
                     sessions=None if sessions is None else int(sessions),
@@ -71,16 +71,16 @@ class Facts:
         if now < self._names_due and (lacking <= self._nameless or now < self._names_retry):
             return
         self._names_retry = now + RETRY_SECONDS
-        named_roles = self._calmly("roles", {"roles": roles}, deadline)
-        named_databases = self._calmly("databases", {}, deadline)
+        named_roles = self.ask_calmly("roles", {"roles": roles}, deadline)
+        named_databases = self.ask_calmly("databases", {}, deadline)
         self._names.put_roles(named_roles)
         self._names.put_databases(named_databases)
         if named_roles is not None and named_databases is not None:
             self._names_due = now + NAMES_SECONDS
             self._nameless = self._names.lacking(rows)[0]
 
-    def _calmly(self, query: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
-        """Ask for something we can do without for now: None when a lock stood in the way."""
+    def ask_calmly(self, query: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
+        """Ask for something a look can do without: None when a lock stood in the way, or the answer took too long."""
         try:
             return self._ask(query, arguments, deadline)
         except psycopg2.Error as exc:

@@ -51,6 +51,7 @@ class GuardedSession:
         # libpq's own copy comes back with every letter beyond ASCII lost; it is needed only for a password file.
         self._password = parameters.get("password") or os.environ.get("PGPASSWORD")
         self._connection = psycopg2.connect(**parameters, async_=True)  # type: ignore[call-overload]  # the stubs miss it
+        self._port: int | None = None
         self._cursor: Any = None
         self._description: Any = None
         self._as_bytes = False
@@ -62,6 +63,15 @@ class GuardedSession:
     def open(self, deadline: float) -> None:
         """Wait until the server let us in, or raise DeadlineError at `deadline` (monotonic seconds)."""
         self._wait(deadline)
+        self._port = self.local_port
+
+    @property
+    def local_port(self) -> int | None:
+        """Our end's TCP port, by which the server knows us too; None over a Unix socket. It stays known at the end."""
+        with contextlib.suppress(OSError, psycopg2.Error), self._socket() as sock:
+            name = sock.getsockname()
+            return int(name[1]) if isinstance(name, tuple) else None
+        return self._port
 
     @property
     def is_taken(self) -> bool:
@@ -72,11 +82,6 @@ class GuardedSession:
         except (OSError, psycopg2.Error):
             return False
         return True
-
-    @property
-    def announced_pid(self) -> int:
-        """The backend's pid as the other end gave it at the start; a pooler makes one up."""
-        return int(self._connection.info.backend_pid)
 
     @property
     def in_flight(self) -> bool:

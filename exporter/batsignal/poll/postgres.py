@@ -28,7 +28,8 @@ from batsignal.snapshot import FailureReason, PollFailure, Session, Snapshot
 # What a look may take. The server ends a statement of ours a little sooner than we stop waiting for it.
 LOOK_SECONDS = 1.0
 STATEMENT_TIMEOUT_MS = 900
-LOCK_TIMEOUT_MS = 200
+# What a look asks beside its own statement stands behind locks now and then, several of them in one look.
+LOCK_TIMEOUT_MS = 100
 CONNECT_SECONDS = 2.0
 # How long a statement in flight is waited for before a new session is tried beside it.
 PATIENCE_SECONDS = 6.0
@@ -46,8 +47,6 @@ class _Kept:
     pid: int
     server_version_num: int
     postmaster_start: float
-    seat: Mapping[str, Any] | None
-    """Which backend this is, to know it again; None behind a pooler, whose backends are not ours."""
     role: str | None
     facts: Facts
     stuck_since: float | None = None
@@ -83,7 +82,6 @@ class PostgresPoller:
         self._clock = clock
         self._monotonic = monotonic
         self._entrance = Entrance(dsn, resolver, monotonic=monotonic, replication=replication)
-        self._left: Mapping[str, Any] | None = None
         self._kept: _Kept | None = None
         self._names = names or Names()
         self._rows = RowReader(self._names)
@@ -186,7 +184,7 @@ class PostgresPoller:
         entered = self._entrance.enter(wait_seconds, self._introduce)
         if isinstance(entered, _Kept):
             if self._kept is not None:
-                self._kept.session.abort()
+                self._entrance.give_up(self._kept.session)
             self._kept = entered
             return None
         failure = explain(entered, self._resolver)
@@ -198,12 +196,11 @@ class PostgresPoller:
     def _introduce(self, session: GuardedSession, deadline: float) -> _Kept:
         arguments = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS, "lock_timeout_ms": LOCK_TIMEOUT_MS}
         row = session.query(sql("session", OLDEST_MAJOR * 10000), arguments, deadline)[0]
-        *_, pid, backend_start, version, postmaster_start = row
+        *_, pid, version, postmaster_start = row
         if version < OLDEST_MAJOR * 10000:
             raise psycopg2.NotSupportedError(
                 f"PostgreSQL {version // 10000} is too old: {OLDEST_MAJOR} or newer is needed"
             )
-        self._end_left_behind(session, deadline)
         self._rows.forget()
 
         def ask(query: str, wanted: Mapping[str, Any], until: float) -> list[Row]:
@@ -214,17 +211,9 @@ class PostgresPoller:
             pid=pid,
             server_version_num=version,
             postmaster_start=postmaster_start,
-            seat={"pid": pid, "backend_start": backend_start} if session.announced_pid == pid else None,
             role=session.parameters.get("user"),
             facts=Facts(names=self._names, ask=ask, monotonic=self._monotonic, server_version_num=version),
         )
-
-    def _end_left_behind(self, session: GuardedSession, deadline: float) -> None:
-        """End the session we had before, if the server still has it: no word of its end can have come through."""
-        before = self._kept.seat if self._kept else self._left
-        if before is not None:
-            session.query(sql("leave", OLDEST_MAJOR * 10000), before, deadline)
-            self._left = None
 
     def _patience_left(self) -> float:
         """Return how long a look waits for the kept session, in seconds: half as long once another is tried too."""
@@ -252,8 +241,7 @@ class PostgresPoller:
         if error.pgcode in GAVE_UP:
             return PollFailure(reason="timeout", sqlstate=error.pgcode, text=text)
         if self._kept is not None:
-            self._left = self._kept.seat
-            self._kept.session.close()
+            self._entrance.give_up(self._kept.session)
             self._kept = None
         shutting_down = error.pgcode in {"57P01", "57P02", "57P03"}
         reason: FailureReason = "not_accepting" if shutting_down else "unreachable"
@@ -278,6 +266,9 @@ class PostgresPoller:
         ((t,),) = kept.session.query_often(sql("clock", kept.server_version_num), {}, deadline)
         ping_seconds = self._monotonic() - asked
         self._clock_offset = t - self._clock()
+        if self._entrance.left_behind:
+            kept.facts.ask_calmly("leave", {"ports": list(self._entrance.left_behind)}, deadline)
+            self._entrance.left_behind.clear()
         privileged = kept.facts.privileged
         kept.facts.refresh(deadline)
         if kept.facts.privileged != privileged:
@@ -315,6 +306,6 @@ class PostgresPoller:
         waiting = self._rows.waiting(rows)[:BLOCKERS_MAX]
         blocked_by: dict[int, tuple[int, ...]] = {}
         if waiting:
-            answer = kept.session.query(sql("blockers", kept.server_version_num), {"pids": waiting}, deadline)
+            answer = kept.facts.ask_calmly("blockers", {"pids": waiting}, deadline) or []
             blocked_by = {pid: tuple(dict.fromkeys(blockers)) for pid, blockers in answer}
         return self._rows.read(rows, t=t, own_pid=kept.pid, blocked_by=blocked_by)

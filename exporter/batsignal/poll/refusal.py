@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batsignal.poll.conninfo import APPLICATION_NAME, redacted
-from batsignal.poll.guarded import DeadlineError
+from batsignal.poll.guarded import GAVE_UP, DeadlineError
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup import StartupTarget, diagnose
 from batsignal.poll.startup_error import server_message
@@ -47,7 +47,7 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     """Return the reason of a failed connect; takes at most `DIAGNOSE_SECONDS`, and never raises."""
     if isinstance(refusal.error, ResolveError):
         return PollFailure(reason="unreachable", text=str(refusal.error))
-    if isinstance(refusal.error, DeadlineError):
+    if isinstance(refusal.error, DeadlineError) or getattr(refusal.error, "pgcode", None) in GAVE_UP:
         return PollFailure(reason="timeout", text="the server did not let us in in time: no answer")
     if not refusal.parameters:
         # libpq's own words quote the string, and with it the password.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from batsignal.poll.resolve import ResolveError, Resolver
 
@@ -98,6 +99,27 @@ def test_name_that_has_no_address_says_why_and_can_be_asked_for_again(dns: Dns, 
         resolver.addresses("db1", WAIT)
     dns.answer = lambda: ["10.0.0.1"]
     assert resolver.addresses("db1", WAIT) == ("10.0.0.1",)
+
+
+@pytest.mark.parametrize("is_hanging", [False, True])
+def test_name_that_resolves_no_more_keeps_its_last_addresses_and_takes_new_ones_later(
+    dns: Dns, is_hanging: bool
+) -> None:
+    resolver = Resolver()
+    resolver.addresses("db1", WAIT)
+    dns.answer = raising(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
+    if is_hanging:
+        dns.answering.clear()
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            assert resolver.addresses("db1", 0.05 if is_hanging else WAIT) == ("10.0.0.1",)
+        dns.answer = lambda: ["10.0.0.9"]
+        dns.answering.set()
+        assert resolver.addresses("db1", WAIT) == ("10.0.0.9",)
+    assert [(line["event"], line["host"]) for line in said] == [
+        ("name does not resolve, its last addresses stand", "db1"),
+        ("name resolves again", "db1"),
+    ]
 
 
 def test_numeric_address_is_its_own() -> None:

@@ -10,7 +10,5 @@ SELECT pg_catalog.set_config('statement_timeout', %(statement_timeout_ms)s::text
        pg_catalog.set_config('tcp_keepalives_count', '3', false),
        pg_catalog.set_config('tcp_user_timeout', '20000', false),
        pg_catalog.pg_backend_pid(),
-       (SELECT date_part('epoch', backend_start)
-          FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())),
        pg_catalog.current_setting('server_version_num')::int,
        date_part('epoch', pg_catalog.pg_postmaster_start_time())
