@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -18,7 +19,10 @@ import bcrypt
 import pytest
 import yaml
 
+from batsignal import web_config
 from batsignal.drills.embedded import EmbeddedServer
+from batsignal.errors import ConfigError
+from batsignal.expose.access import Access
 
 PASSWORD = "pa:ss w@rd"
 TOKEN = "deploy-t0ken"
@@ -194,3 +198,81 @@ def test_web_config_that_is_wrong_ends_the_command_with_2(tmp_path: Path, verb: 
     ended = command(tmp_path, verb, "--config.file", "batsignal.yml", "--web.config.file", "web.yml")
     assert ended.returncode == 2
     assert ended.stderr.startswith("batsignal: web.yml: tls_server_config.cert_file: expected a readable file, got")
+
+
+def test_prometheus_scrapes_through_tls_and_the_login(guarded: Guarded, until: Until) -> None:
+    folder = guarded.folder
+    job = {
+        "job_name": "batsignal",
+        "scheme": "https",
+        "scrape_interval": "1s",
+        "basic_auth": {"username": "prom", "password": guarded.password},
+        "tls_config": {"ca_file": f"{guarded.trusted}.crt", "server_name": "localhost"},
+        "static_configs": [{"targets": [guarded.address]}],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ["--config.file=prometheus.yml", f"--web.listen-address={address}", "--storage.tsdb.path=tsdb"]
+    with (folder / "prometheus.log").open("wb") as log:
+        prometheus = subprocess.Popen(["prometheus", *options], cwd=folder, stdout=log, stderr=log)
+
+    def is_scraped() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{address}/api/v1/query?query=batsignal_up", timeout=5) as answer:
+                return bool(json.load(answer)["data"]["result"])
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    try:
+        until(is_scraped, "a scrape")
+    finally:
+        prometheus.terminate()
+        prometheus.wait(20)
+
+
+FILES = {"cert_file": "a.crt", "key_file": "a.key"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_good"),
+    [
+        ({}, True),
+        ({"tls_server_config": FILES}, True),
+        (
+            {
+                "tls_server_config": FILES
+                | {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "a.crt", "min_version": "TLS13"}
+                | {"cipher_suites": ["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"]}
+                | {"curve_preferences": ["CurveP256"], "prefer_server_cipher_suites": False},
+                "http_server_config": {"http2": False, "headers": {"X-Frame-Options": "deny"}},
+                "basic_auth_users": {"a": "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"},
+            },
+            True,
+        ),
+        ({"tls_server_config": FILES | {"client_auth_type": "Maybe"}}, False),
+        ({"tls_server_config": FILES | {"min_version": "SSL3"}}, False),
+        ({"tls_server_config": FILES | {"cipher_suites": ["TLS_RSA_WITH_RC4_128_SHA"]}}, False),
+        ({"tls_server_config": FILES | {"curve_preferences": ["P256"]}}, False),
+        ({"tls_server_config": {"cert_file": "a.crt"}}, False),
+        ({"tls_server_config": FILES | {"client_ca_file": "a.crt"}}, False),
+        ({"http_server_config": {"headers": {"X-Frame-Options": "perhaps"}}}, False),
+        ({"http_server_config": {"headers": {"Set-Cookie": "a"}}}, False),
+        ({"basic_auth_users": {"a": "plain"}}, False),
+        ({"users": {}}, False),
+    ],
+)
+def test_the_toolkit_itself_takes_and_refuses_the_same_files(tmp_path: Path, rules: Any, is_good: bool) -> None:
+    certify(tmp_path, "a")
+    (tmp_path / "web.yml").write_text(yaml.safe_dump(rules))
+    toolkit = subprocess.run(
+        ["promtool", "check", "web-config", "web.yml"], cwd=tmp_path, capture_output=True, check=False, timeout=60
+    )
+    assert (toolkit.returncode == 0) == is_good, toolkit.stderr
+    try:
+        Access.of(web_config.read(str(tmp_path / "web.yml")))
+    except ConfigError:
+        assert not is_good
+    else:
+        assert is_good

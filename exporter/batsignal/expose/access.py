@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batsignal.errors import ConfigError
 from batsignal.expose import tls
 from batsignal.expose.passwords import BusyError, Passwords
 from batsignal.web_config import WebRules
@@ -72,10 +73,14 @@ class Access:
         limit = rules.whole.rate_limit
         names = None if rules.tls is None else rules.tls.client_allowed_sans
         bucket = TokenBucket(limit.interval, limit.burst) if limit else TokenBucket(0, 0)
+        try:
+            known = Passwords(rules.users)
+        except ImportError as exc:
+            raise ConfigError(f"{rules.file}: basic_auth_users: expected the package bcrypt to be installed") from exc
         return cls(
             context=tls.context(rules),
             allowed_names=None if names is None else frozenset(names),
-            passwords=Passwords(rules.users),
+            passwords=known,
             bucket=before.bucket if before is not None and before.bucket.is_like(bucket) else bucket,
             headers=tuple((name.lower().encode(), value.encode()) for name, value in rules.headers.items()),
         )

@@ -20,7 +20,7 @@ from batsignal.poll.postmaster import postmaster_at
 from batsignal.poll.refusal import Place
 from batsignal.poll.rows import Names
 from batsignal.poll.titles import Title, prefix_of, read_title, split_names
-from batsignal.snapshot import CLIENT_BACKEND, START_TOLERANCE_SECONDS, Session
+from batsignal.snapshot import CLIENT_BACKEND, START_TOLERANCE_SECONDS, Session, legible
 
 _Row = tuple[str, Session | None, Session]
 """A title, what an earlier look knew of its session, and the row that was made of both."""
@@ -201,7 +201,7 @@ class Processes:
 
 
 def _text(child: Child) -> str:
-    return read_line(f"{PROC}/{child.pid}/cmdline").rstrip(b"\0").decode("utf-8", "replace")
+    return legible(read_line(f"{PROC}/{child.pid}/cmdline").rstrip(b"\0").decode("utf-8", "replace"))
 
 
 def _is_same(known: Session, child: Child, title: Title) -> bool:
