@@ -38,6 +38,8 @@ GAP_AT_REST_MOST_SECONDS = 7200.0
 # What a pool seemed to fill with belongs to the train after it when it came as steadily, or was a single session.
 FILL_GAPS = 2.0
 FILL_STEP_SECONDS = 2.0
+# What left them: a session that only looks lost for a while did something else last.
+STATEMENT_SHARE = 0.9
 # So many of the newest lost sessions tell how fast it goes on, at the least.
 PACE_SESSIONS = 30
 # Sessions that come in clumps with silence between them are pools that start one after the other.
@@ -147,7 +149,7 @@ class Train:
 
     @cached_property
     def subject(self) -> Subject:
-        """What all of its sessions have in common."""
+        """What all of its sessions have in common; the statement is that of nearly all."""
         keys = [track.origin.key for track in self.tracks]
         return Subject(
             application=wording.common(key.service for key in keys),
@@ -155,7 +157,7 @@ class Train:
             user=wording.common(key.user for key in keys),
             database=wording.common(key.database for key in keys),
             client=wording.common(key.client for key in keys),
-            query_id=wording.common(track.session.statement_id for track in self.tracks),
+            query_id=wording.nearly_common((track.session.statement_id for track in self.tracks), STATEMENT_SHARE),
         )
 
     @cached_property

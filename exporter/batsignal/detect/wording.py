@@ -132,6 +132,17 @@ def common(values: Iterable[_T]) -> _T | None:
     return different.pop() if len(different) == 1 else None
 
 
+def nearly_common(values: Iterable[_T], share: float) -> _T | None:
+    """Return the value that at least this share of all has, else None.
+
+    >>> nearly_common([*"aaaaaaaaab"], 0.9), nearly_common("aaab", 0.9), nearly_common([], 0.9)
+    ('a', None, None)
+    """
+    counts = Counter(values)
+    value, count = next(iter(counts.most_common(1)), (None, 0))
+    return value if count and count >= share * counts.total() else None
+
+
 def counted(values: Iterable[_T]) -> Mapping[_T, int]:
     """Count equal values, the most frequent first.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from batsignal.detect.signal import Finding, Subject
+from batsignal.detect.signal import DeployRef, Finding, Subject
 from batsignal.record.incidents import Incidents
 from batsignal.record.news import LEFT_FACTOR, LEFT_SLACK_SECONDS, NUMBERS_SECONDS, is_news
 
@@ -25,8 +25,25 @@ def news(seconds: float, *, told: Finding = LEAK, **change: Any) -> bool:
     return is_news(told, T, replace(told, **change), T + seconds, raised_at=T)
 
 
-def test_a_fact_is_news_at_once() -> None:
-    assert news(1, severity="warning")
+@pytest.mark.parametrize(
+    "change",
+    [{"severity": "warning"}, {"since": T - 40}, {"deploy": DeployRef(service="web", version="2", at=T)}],
+    ids=lambda change: next(iter(change)),
+)
+def test_that_it_wakes_somebody_since_when_and_after_which_deploy_is_news_at_once(change: dict[str, Any]) -> None:
+    assert is_news(LEAK, T + 999, replace(LEAK, **change), T + 1000, raised_at=T)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"subject": Subject(application="web", version="2")}, {"database_healthy": False}],
+    ids=["who", "healthy"],
+)
+def test_who_it_is_and_whether_the_database_is_well_is_told_within_a_tenth_of_its_life(change: dict[str, Any]) -> None:
+    assert news(1, **change)
+    now = replace(LEAK, **change)
+    assert not is_news(LEAK, T + 901, now, T + 1000, raised_at=T)
+    assert is_news(LEAK, T + 900, now, T + 1000, raised_at=T)
 
 
 @pytest.mark.parametrize(("sessions", "expected"), [(9, False), (10, False), (11, True), (6, False), (5, True)])
@@ -51,13 +68,19 @@ def test_time_left_is_news_once_it_is_far_from_what_was_told(factor: float) -> N
     assert news(10, exhaustion_seconds=edge + further)
 
 
-@pytest.mark.parametrize(("told", "now"), [(400.0, math.inf), (math.inf, 400.0), (400.0, 0.0), (0.0, 40.0)])
-def test_that_nothing_runs_out_any_more_or_all_has_is_told_within_a_tenth_of_its_life(told: float, now: float) -> None:
-    before = replace(LEAK, exhaustion_seconds=told)
-    assert news(NUMBERS_SECONDS, told=before, exhaustion_seconds=now)
-    after = replace(LEAK, exhaustion_seconds=now)
-    assert not is_news(before, T, after, T + 99, raised_at=T - 900)
-    assert is_news(before, T, after, T + 100, raised_at=T - 900)
+@pytest.mark.parametrize(("told", "now"), [(400.0, math.inf), (math.inf, 400.0)])
+def test_that_nothing_runs_out_any_more_or_something_does_is_told_within_a_tenth_of_its_life(
+    told: float, now: float
+) -> None:
+    before, after = replace(LEAK, exhaustion_seconds=told), replace(LEAK, exhaustion_seconds=now)
+    assert is_news(before, T, after, T + NUMBERS_SECONDS, raised_at=T)
+    assert not is_news(before, T + 901, after, T + 1000, raised_at=T)
+    assert is_news(before, T + 900, after, T + 1000, raised_at=T)
+
+
+@pytest.mark.parametrize(("told", "now"), [(400.0, 0.0), (0.0, 40.0)])
+def test_that_all_has_run_out_is_a_number_that_moved(told: float, now: float) -> None:
+    assert news(NUMBERS_SECONDS, told=replace(LEAK, exhaustion_seconds=told), exhaustion_seconds=now)
 
 
 def test_clock_that_stepped_back_holds_nothing_back() -> None:
