@@ -14,6 +14,7 @@ from statistics import median
 
 from batsignal.detect import headroom, wording
 from batsignal.detect.blame import versions_of
+from batsignal.detect.memory import Memory
 from batsignal.detect.services import Services
 from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.statements import LONG_SECONDS, Execution, Statement, StatementKey, Statements
@@ -92,6 +93,14 @@ class PileupDetector:
         self._fade(seen, window)
         self._last = tuple(lit.finding for lit in self._lit.values() if lit.finding is not None)
         return self._last
+
+    def remembered(self) -> Memory:
+        """Return what is usual of statements, for the next life of the daemon."""
+        return self._statements.remembered({key: lit.since for key, lit in self._lit.items()})
+
+    def recall(self, memory: Memory) -> None:
+        """Take over what an earlier life remembered; raises ValueError, TypeError or KeyError when it does not fit."""
+        self._statements.recall(memory)
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from batsignal.detect.memory import Memory
+from batsignal.detect.statement_past import StatementPast
 from batsignal.detect.window import Track, Window
 from batsignal.snapshot import Session
 
@@ -117,9 +119,25 @@ class Statements:
         self._waited: dict[ExecutionKey, float] = {}
         """Of what runs or waits: when it was last seen to wait for a lock."""
         self._t: float | None = None
+        self._past = StatementPast()
+
+    def remembered(self, harmful_since: Mapping[StatementKey, float]) -> Memory:
+        """Return what is usual of statements, for the next life; without what those that do harm now did since then."""
+        usual = []
+        for key, known in self._known.items():
+            until = harmful_since.get(key, math.inf)
+            steps = [(most, begin) for begin, most in known.steps if begin + STEP_SECONDS <= until]
+            if steps:
+                most, begin = max(steps)
+                usual.append((*key, begin, most))
+        return self._past.remembered(self._t or 0.0, usual, self._quick)
+
+    def recall(self, memory: Memory) -> None:
+        """Take over what an earlier life remembered; raises ValueError, TypeError or KeyError when it does not fit."""
+        self._past.recall(memory)
 
     def clear(self) -> None:
-        """Forget all: the clock stepped back."""
+        """Forget all of this life: it begins, or the clock stepped back."""
         self._known.clear()
         self._quick.clear()
         self._waited.clear()
@@ -137,6 +155,9 @@ class Statements:
                 if not any(t - one.start >= LONG_SECONDS for one in executions.values()):
                     continue
                 known = self._known[key] = Statement(key)
+                past = self._past.usual(*key)
+                if past is not None:
+                    known.steps.append(past)
             known.update(executions, t)
             if t == window.began:
                 known.at_start = len(known.long)
@@ -173,8 +194,10 @@ class Statements:
 
     def quick(self, name: str, before: float) -> float | None:
         """Return when a statement was last seen to end quickly, at most `before`; None unless it is an old one."""
-        first, last = self._quick.get(name, (0.0, 0.0))
-        last = min(last, before)
+        spans = [span for span in (self._past.quick(name), self._quick.get(name)) if span is not None]
+        if not spans:
+            return None
+        first, last = min(first for first, _ in spans), min(max(last for _, last in spans), before)
         return last if last - first >= KNOWN_SECONDS else None
 
     def _note_quick(self, session: Session) -> None:

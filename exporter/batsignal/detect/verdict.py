@@ -71,6 +71,7 @@ class Judge:
         self._storms = StormDetector()
         self._remembering: Mapping[str, Remembering] = {
             "health": self._health,
+            "pileups": self._pileups,
             "slowness": self._slowness,
             "storms": self._storms,
         }

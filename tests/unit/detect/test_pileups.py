@@ -1,8 +1,11 @@
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from batsignal.detect.pileups import PileupDetector
+from batsignal.detect.statement_past import QUICK_MOST, USUAL_MOST
 from batsignal.snapshot import PollFailure, Snapshot
 
 SLOW = "SELECT p.* FROM products p WHERE p.name ILIKE ?"
@@ -310,3 +313,91 @@ def test_memory_of_statements_is_bounded(row: Row, show: Show, watcher: Any) -> 
     statements = watcher._life._judge._pileups._statements
     assert len(statements._known) <= 2_000
     assert len(statements._quick) <= 4_000
+
+
+# -- from life to life -------------------------------------------------------------------------------------------------
+
+
+def reports_of_a_dozen(row: Row, t: float) -> Iterator[Any]:
+    """A dozen people ask for a report of 40 s, one after the other, twice."""
+    yield from pool(row, t)
+    for begin in (400.0, 1000.0):
+        for n in range(12):
+            if begin + n <= t < begin + n + 40:
+                yield row(500 + n, "active", at=begin + n, opened=begin - 100.0, query=SLOW)
+
+
+def reborn(before: Any, after: Any) -> Any:
+    """Give a new life what the one before remembered, as the store keeps it."""
+    assert after._life._judge.recall(json.loads(json.dumps(before._life._judge.remembered()))) == ()
+    return after
+
+
+def test_what_is_usual_of_a_statement_outlives_a_restart(row: Row, show: Show, make_watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        return reports_of_a_dozen(row, t)
+
+    first, forgetful = make_watcher(), make_watcher()
+    show(first, scene, 600)
+    assert first.raised("query_pileup")  # nobody had seen it
+    second = reborn(first, make_watcher())
+    show(second, scene, 900, begin=600)
+    third = reborn(second, make_watcher())  # also what it had no occasion to see again
+    for watcher in (third, forgetful):
+        show(watcher, scene, 1060, begin=900)
+    assert not third.raised("query_pileup")
+    assert forgetful.raised("query_pileup")
+
+
+def test_a_pile_up_that_is_lit_does_not_become_usual_by_a_restart(row: Row, show: Show, make_watcher: Any) -> None:
+    first = make_watcher()
+    show(first, lambda t: piling(row, t), 430)
+    second = reborn(first, make_watcher())
+    show(second, lambda t: piling(row, t), 450, begin=432)
+    assert second.raised("query_pileup")
+
+
+def test_until_when_a_statement_was_harmless_is_known_after_a_restart(
+    row: Row, show: Show, make_watcher: Any, start: float
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, min(t, 400.0), query=SLOW, query_id="815")
+        yield from pile(row, t, since=470.5)
+
+    first = make_watcher()
+    show(first, scene, 380)
+    second = reborn(first, make_watcher())
+    show(second, scene, 490, begin=401)
+    finding = second.raised("query_pileup")[0].signal.finding
+    assert finding.harmless_at == pytest.approx(start + 400, abs=25)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {},
+        {"usual": []},
+        {"usual": [[["service", "web"], "abc", 1.0]], "quick": []},
+        {"usual": [["web", "abc", 1.0, 2]], "quick": []},
+        {"usual": [[["service", "web"], "abc", "x", 2]], "quick": []},
+        {"usual": [], "quick": [["abc", -1.0, 2.0]]},
+        {"usual": [], "quick": [[1, 1.0, 2.0]]},
+    ],
+)
+def test_a_past_of_statements_that_does_not_fit_is_refused(memory: Any) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        PileupDetector().recall(memory)
+
+
+def test_the_past_of_statements_is_bounded_and_holds_no_text(row: Row, show: Show, make_watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        for n in range(200):
+            yield row(500 + n, "active", at=t - 10, opened=-100.0, query=f"SELECT secret_{n}_{int(t) // 20} FROM t")
+            yield row(900 + n, "idle", at=t - 0.1, opened=-100.0, query=f"SELECT quick_{n}_{int(t)} FROM t")
+
+    watcher = make_watcher()
+    show(watcher, scene, 140)
+    memory = watcher._life._judge.remembered()["pileups"]
+    assert 500 <= len(memory["usual"]) <= USUAL_MOST
+    assert 1000 <= len(memory["quick"]) <= QUICK_MOST
+    assert "SELECT" not in json.dumps(memory)
