@@ -25,8 +25,8 @@ CALL_SECONDS = 10.0
 # A pool has grown when it is larger than it was at any time of late; one that recycles comes back to where it was.
 GROWN_MEMORY_SECONDS = 60.0
 FILL_SECONDS = 10.0
-# A pool that lends what came back last does never otherwise, save once for each session it lost. Several such pools
-# behind one address look like one without any order, and nothing is made of that.
+# A pool that lends what came back last does never otherwise. Several such pools behind one address look like one
+# without any order, and nothing is made of that.
 NEWEST_FIRST_LOOKS = 12
 IN_TURN_LOOKS = 5
 ORDER_RATIO = 0.3
@@ -50,6 +50,8 @@ class _Lent:
     older_was_used: bool = False
     """Or one was opened, which comes to the same: it had never been used."""
     newer_was_used: bool = False
+    older_was_lent: bool = False
+    """Whether one that had rested longer was lent while this one was free; it tells the order once this one is lent."""
     is_changed: bool = True
     """Whether it is new, or does something else than at the look before."""
     was_used: bool = False
@@ -62,7 +64,7 @@ class _Lent:
         if now is not None and now == rested_at:
             return None
         self.resting_since = now
-        self.older_was_used = self.newer_was_used = False
+        self.older_was_used = self.newer_was_used = self.older_was_lent = False
         if rested_at is None:
             return None
         self.was_used = True
@@ -79,7 +81,10 @@ class _Order:
     looks: int = 0
     """At which some were lent and others were not."""
     looks_not_newest: int = 0
-    """Of them, those at which one was lent although another had come back later."""
+    """Of them, those at which one was lent that had been left, before, for one that had rested longer.
+
+    Not those at which one is left: who loses a session each second would seem to lend in no order.
+    """
 
     def note(self, *, is_newest: bool) -> None:
         self.looks += 1
@@ -114,19 +119,21 @@ class _Pool:
         """Take in what was lent since the look before."""
         if self.lent.keys() != origin.tracks.keys():
             self._keep_up(origin)
-        oldest, newest = math.inf, -math.inf
+        oldest, newest, is_newest = math.inf, -math.inf, True
         for lent in self.lent.values():
             session = lent.track.session
             if lent.session is session:
                 lent.is_changed = False
                 continue
+            had_to_wait = lent.older_was_lent
             rested_at = lent.note(session)
             lent.is_changed = True
             if rested_at is not None:
                 oldest, newest = min(oldest, rested_at), max(newest, rested_at)
+                is_newest = is_newest and not had_to_wait
         grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
         if newest > -math.inf or grew:
-            self._pass_over(oldest, newest, grew=grew)
+            self._pass_over(oldest, newest, grew=grew, is_newest=is_newest)
         if t >= self.round_due and t - origin.filling_since > FILL_SECONDS:
             self.round_due = t + ROUND_SECONDS
             self._learn_round(t)
@@ -146,9 +153,9 @@ class _Pool:
         """Follow the sessions that came, and forget those that left."""
         self.lent = {key: self.lent.get(key) or _Lent(track) for key, track in origin.tracks.items()}
 
-    def _pass_over(self, oldest: float, newest: float, *, grew: bool) -> None:
+    def _pass_over(self, oldest: float, newest: float, *, grew: bool, is_newest: bool) -> None:
         """Note at those that were free and were not lent what was: some that rested since between these instants."""
-        is_told = is_not_newest = False
+        is_told = False
         for lent in self.lent.values():
             since = lent.resting_since
             # What came to rest since the look before may not have been free yet when the others were lent.
@@ -156,13 +163,13 @@ class _Pool:
                 continue
             is_told = True
             if since > oldest:
-                lent.older_was_used = is_not_newest = True
+                lent.older_was_used = lent.older_was_lent = True
             if since < newest:
                 lent.newer_was_used = True
             if grew:
                 lent.older_was_used = True
-        if is_told and newest > -math.inf:
-            self.order.note(is_newest=not is_not_newest)
+        if newest > -math.inf and (is_told or not is_newest):
+            self.order.note(is_newest=is_newest)
 
     def _learn_round(self, t: float) -> None:
         rests = [lent for lent in self.lent.values() if lent.resting_since is not None]
