@@ -2,8 +2,9 @@
 
 Owns when an event is due and how many may listen. One task looks at the board and renders an event once for all
 listeners; one that reads slowly misses events and gets the newest next, so that a listener holds neither memory nor
-anybody up. It must not run while nobody listens. Server-sent events rather than a web socket: they are plain HTTP,
-pass proxies, and the browser connects again by itself.
+anybody up. While no server ticks the page is told all the same (ages go on), everybody else gets a comment. It must not
+run while nobody listens. Server-sent events rather than a web socket: they are plain HTTP, pass proxies, and the
+browser connects again by itself.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from batsignal.expose.accept import wants_gzip
 from batsignal.record.board import Board
 
 LOOK_SECONDS = 0.1
+# Of a large fleet some server ticks at each look: no more than this share of a core goes into telling so.
+COST_SHARE = 0.1
 # While no server ticks (one that hangs, a long interval) this says that the daemon lives. The page calls itself old
 # after twice of it.
 SILENCE_SECONDS = 5.0
@@ -30,6 +33,7 @@ SEND_SECONDS = 10.0
 RETRY_MILLISECONDS = 1000
 
 _GZIP_WINDOW_BITS = 31
+_ALIVE = b": no tick, and alive\n\n"
 
 Tick = tuple[tuple[str, float, bool] | None, ...]
 
@@ -116,18 +120,20 @@ class Stream:
     async def _tell(self) -> None:
         """Offer an event to all after each tick, until nobody listens."""
         told, clock = ticked(self._board()), asyncio.get_running_loop().time
-        told_at = clock()
+        told_at, pause_seconds = clock(), LOOK_SECONDS
         while self._listeners:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(pause_seconds)
             now = ticked(self._board())
-            if now == told and clock() - told_at < SILENCE_SECONDS:
+            has_ticked = now != told
+            if not has_ticked and clock() - told_at < SILENCE_SECONDS:
                 continue
             told, told_at = now, clock()
             for with_page in {listener.with_page for listener in self._listeners}:
-                event = self._event(with_page=with_page)
+                event = self._event(with_page=with_page) if has_ticked or with_page else _ALIVE
                 for listener in self._listeners:
                     if listener.with_page is with_page:
                         listener.offer(event)
+            pause_seconds = max(LOOK_SECONDS, (clock() - told_at) / COST_SHARE)
 
     def _event(self, *, with_page: bool) -> bytes:
         board, now = self._board(), self._clock()

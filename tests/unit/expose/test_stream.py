@@ -109,11 +109,14 @@ def test_a_change_that_is_no_tick_waits_for_the_next_tick(
         assert reader.next()["servers"][0]["last_poll"] == boards.now
 
 
-def test_while_nothing_ticks_the_daemon_still_says_that_it_lives(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_nothing_ticks_the_page_is_told_that_the_daemon_lives_and_others_get_a_comment(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream, "SILENCE_SECONDS", 0.3)
-    with Reader(site.address) as reader:
-        first = reader.next()
-        assert reader.next() == first
+    with Reader(site.address) as reader, Reader(site.address, "/api/v1/stream?page=1") as page:
+        reader.next()
+        assert page.next() == page.next()
+        assert reader.event().startswith(": ")
 
 
 def test_who_asks_for_the_page_gets_it_drawn_and_nearly_nothing_when_nearly_nothing_changed(

@@ -6,7 +6,7 @@ judges no session and invents no number.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from batsignal.detect.signal import Signal
@@ -73,15 +73,14 @@ class ServerCard:
         return (lit, ("bad", "waiting", "good").index(self.tone), -self.fill_percent, self.name)
 
 
-def read_server(name: str, server: ServerBoard | None, deploys: tuple[Deploy, ...]) -> ServerCard:
-    """Return a server's card; None is one whose first look is under way."""
+def read_server(name: str, server: ServerBoard | None) -> ServerCard:
+    """Return a server's card, without a picture; None is one whose first look is under way."""
     if server is None:
         return ServerCard(name=name, tone="waiting", state=wording.STATES[api.STARTING])
     answered, failure = server.answered, server.snapshot.met
     slots = api.slots_view(answered)
     usage, hidden = _usage(server)
     full = server.slots_full
-    culprits = frozenset(_culprit_names(server.signals))
     severities = {signal.finding.severity for signal in server.signals}
     return ServerCard(
         name=name,
@@ -103,14 +102,16 @@ def read_server(name: str, server: ServerBoard | None, deploys: tuple[Deploy, ..
         last_answer=server.answered_at,
         usage=usage,
         usage_hidden=hidden,
-        chart=draw(
-            server.history,
-            server.interval_seconds,
-            marks=[Mark(at=one.at, label=f"{one.service} {one.version}") for one in deploys],
-            culprits=culprits,
-        ),
-        culprits=culprits,
+        culprits=frozenset(_culprit_names(server.signals)),
     )
+
+
+def with_chart(card: ServerCard, server: ServerBoard | None, deploys: tuple[Deploy, ...]) -> ServerCard:
+    """Return a card with the picture of its slots over time, which is worth its cost only where it is shown."""
+    if server is None:
+        return card
+    marks = [Mark(at=one.at, label=f"{one.service} {one.version}") for one in deploys]
+    return replace(card, chart=draw(server.history, server.interval_seconds, marks=marks, culprits=card.culprits))
 
 
 def _culprit_names(signals: tuple[Signal, ...]) -> Iterable[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from batsignal.expose.page import wording
-from batsignal.expose.page.cards import ServerCard, read_server
+from batsignal.expose.page.cards import ServerCard, read_server, with_chart
 from batsignal.expose.page.lit import Lit, read_signal
 from batsignal.record.board import Board, PastIncident
 from batsignal.record.tally import EndpointTally
@@ -51,8 +51,9 @@ class Story:
 def tell(board: Board, now: float, runbooks: frozenset[str]) -> Story:
     """Return what the page says of this board at this moment."""
     lit = [read_signal(signal, board.servers.get(signal.server), now, runbooks) for signal in board.signals]
-    cards = (read_server(name, server, board.deploys) for name, server in board.servers.items())
-    servers = tuple(sorted(cards, key=lambda card: card.urgency))
+    cards = sorted((read_server(name, server) for name, server in board.servers.items()), key=lambda card: card.urgency)
+    shown = (with_chart(card, board.servers[card.name], board.deploys) for card in cards[:CARDS_SHOWN])
+    servers = (*shown, *cards[CARDS_SHOWN:])
     mood, headline, detail = _verdict(lit, servers)
     return Story(
         mood=mood,
