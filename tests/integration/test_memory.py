@@ -10,15 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from batsignal.drills.embedded import EmbeddedServer
 from batsignal.record.recording import read
 from batsignal.record.segments import last_look, segments_in
-from daemon_home import TOKEN, Home, Until
+from daemon_home import TOKEN, Home, Life, Until
 
 # Slow and few enough to go on through both lives of a daemon on a busy machine, before the server's slots run short.
 LOST_EVERY_SECONDS = 3.5
@@ -75,6 +77,18 @@ def test_a_daemon_that_is_killed_in_the_middle_of_a_leak_goes_on_with_the_same_i
     )
     status, recording = second.get(incident["recording"])
     assert status == 200
+    status, shown = second.get(f"/incidents/{before['id']}")
+    assert status == 200
+    for said in (
+        b"web@2.4.0 leaks connections",
+        b"Ended <time",
+        b">It began<",
+        b'class="culprit" d="M',
+        b">named</text>",
+    ):
+        assert said in shown, said
+    looked_at = [look["servers"][0]["last_poll"] for look in streamed(second, 4)]
+    assert all(0 < later - earlier < 5 for earlier, later in pairwise(looked_at)), "a tick an event"
     second.stop()
     kept = home.folder / "batsignal.db.recordings" / f"{before['id']}.jsonl.gz"
     assert kept.is_file()
@@ -85,6 +99,18 @@ def test_a_daemon_that_is_killed_in_the_middle_of_a_leak_goes_on_with_the_same_i
         assert replayed.returncode == 0, replayed.stderr
         told = [json.loads(line) for line in replayed.stdout.splitlines()]
         assert [event["signal"]["kind"] for event in told if event["event"] == "raised"] == ["leak"]
+
+
+def streamed(life: Life, count: int) -> list[dict[str, Any]]:
+    """Return the data of the next events of the stream."""
+    events: list[dict[str, Any]] = []
+    with urlopen(f"{life.url}/api/v1/stream", timeout=20) as stream:  # noqa: S310 - our own daemon
+        while len(events) < count:
+            line = stream.readline()
+            assert line, "the stream has ended"
+            if line.startswith(b"data: "):
+                events.append(json.loads(line.removeprefix(b"data: ")))
+    return events
 
 
 WRITES_AND_IS_KILLED = """
