@@ -64,16 +64,7 @@ class ServerRunner:
         self._recording = recording
         self._clock = clock
         self._monotonic = monotonic
-        emergency_dsn = config.emergency_dsn
-        self._poller = Sight(
-            server=config.name,
-            dsn=config.dsn.get_secret_value(),
-            resolver=resolver,
-            emergency_dsn=None if emergency_dsn is None else emergency_dsn.get_secret_value(),
-            data_directory=config.data_directory,
-            clock=clock,
-            monotonic=monotonic,
-        )
+        self._poller = Sight.of(config, resolver, clock=clock, monotonic=monotonic)
         dsn = config.pgbouncer_dsn
         self.pooler = (
             None

@@ -5,12 +5,14 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
 import psycopg2
 import pytest
 
+from batsignal.cli.check import check
 from batsignal.drills.embedded import HOST, EmbeddedServer
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.sight import Sight
@@ -411,3 +413,59 @@ def test_data_directory_and_unix_socket_lead_to_the_server_as_well(
         monkeypatch.setattr("batsignal.poll.postmaster.psutil.net_connections", lambda _: [])
         assert sights(postgres).look().failure is not None
         assert_sees_all(sights(postgres, data_directory=str(postgres.data_directory)).look(), "process_titles")
+
+
+def test_ordinary_way_is_taken_at_the_next_look_once_slots_are_seen_to_be_free(
+    postgres: EmbeddedServer, sights: Callable[..., Sight], until: Until
+) -> None:
+    sight = sights(postgres, emergency=True)
+    sight.look()
+    with Crowd(postgres) as crowd:
+        crowd.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'batsignal'")
+        crowd.fill()
+        # By now the pause between two attempts is as long as it gets.
+        until(lambda: [one.refused for one in looks(sight, 10)].count(1) == 0, "a long pause")
+        crowd.free(10)
+        views = [snapshot.view for snapshot in looks(sight, 3)]
+    assert views in (["walsender", "session", "session"], ["session", "session", "session"])
+
+
+# -- what `batsignal check` says of it ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def run_check(dsn: str, **keys: str) -> tuple[int, str]:
+        lines = [f"    {key}: '{value}'\n" for key, value in keys.items()]
+        config = f"servers:\n  - name: db1\n    dsn: '{dsn}'\n{''.join(lines)}store: {{path: null}}\n"
+        (tmp_path / "batsignal.yml").write_text(config)
+        code = check(str(tmp_path / "batsignal.yml"))
+        return code, capsys.readouterr().out
+
+    return run_check
+
+
+def test_check_says_which_ways_are_open(postgres: EmbeddedServer, checked: Callable[..., tuple[int, str]]) -> None:
+    code, said = checked(postgres.dsn(user="watcher"), emergency_dsn=postgres.dsn(user=EMERGENCY))
+    assert code == 0, said
+    assert "ok   server db1: emergency_dsn: a walsender shows every session" in said
+    assert "ok   server db1: runs on this host: the titles of its processes are a last way" in said
+    assert ("no slot is reserved for the role" in said) is not is_old(postgres)
+
+
+def test_check_fails_for_an_emergency_dsn_that_will_not_serve(
+    postgres15: EmbeddedServer, checked: Callable[..., tuple[int, str]]
+) -> None:
+    code, said = checked(postgres15.dsn(user="watcher"), emergency_dsn=postgres15.dsn(user="nobody_special"))
+    assert code == 1
+    assert "FAIL server db1: emergency_dsn: auth_failed: the role has no REPLICATION privilege" in said
+
+
+def test_check_of_a_full_server_says_so_and_by_which_way_it_is_seen(
+    postgres15: EmbeddedServer, checked: Callable[..., tuple[int, str]]
+) -> None:
+    with Crowd(postgres15):
+        code, said = checked(postgres15.dsn(user="watcher"))
+    assert code == 1
+    assert "FAIL server db1: slots_full: " in said
+    assert "; seen by way of process_titles: 40 slots taken" in said

@@ -10,16 +10,16 @@ from typing import Any
 import psycopg2
 
 from batsignal import web_config
+from batsignal.cli.check_ways import check_ways, remark, say
 from batsignal.config import Config, EndpointConfig, ServerConfig, StoreConfig, load
 from batsignal.expose.access import Access
 from batsignal.poll import ending
 from batsignal.poll.guarded import DeadlineError
 from batsignal.poll.health import Target, probe
-from batsignal.poll.host import find_postmaster
 from batsignal.poll.pgbouncer import PgBouncerPoller
-from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.rows import Row
+from batsignal.poll.sight import Sight
 from batsignal.record.database import examined
 from batsignal.snapshot import Snapshot
 
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 5.0
 def check(config_file: str | None, web_config_file: str | None = None) -> int:
     """Print a line per fact; return 0 when all is well and 1 when something is not. Raises ConfigError."""
     config = load(config_file, os.environ)
-    _say(True, "config", f"{_count(len(config.servers), 'server')}, {_count(len(config.endpoints), 'endpoint')}")
+    say(True, "config", f"{_count(len(config.servers), 'server')}, {_count(len(config.endpoints), 'endpoint')}")
     if web_config_file is not None:
         _check_web_config(web_config_file)
     well = [_check_store(config.store)]
@@ -43,7 +43,7 @@ def check(config_file: str | None, web_config_file: str | None = None) -> int:
 def _check_web_config(file: str) -> None:
     """Say what the web config asks for. Raises ConfigError, also for a certificate that is none."""
     access = Access.of(web_config.read(file))
-    _say(
+    say(
         True,
         "web config",
         f"{'TLS' if access.context else 'plain HTTP'}, {'a login' if access.passwords.is_needed else 'no login'}",
@@ -53,83 +53,79 @@ def _check_web_config(file: str) -> None:
 def _check_store(store: StoreConfig) -> bool:
     """Say whether history can be kept; what is there is left as it is."""
     if store.path is None:
-        _note("store", "store.path is null: no history, and a restart knows nothing of what was before")
+        remark("store", "store.path is null: no history, and a restart knows nothing of what was before")
         return True
     path = Path(store.path)
     fault, note = examined(path)
     if fault is not None:
-        return _say(False, "store", f"{path}: {fault}; the watch goes on without history")
-    _say(True, "store", f"{path} and its recordings can be written, kept for {_count(store.keep_days, 'day')}")
+        return say(False, "store", f"{path}: {fault}; the watch goes on without history")
+    say(True, "store", f"{path} and its recordings can be written, kept for {_count(store.keep_days, 'day')}")
     if note is not None:
-        _note("store", f"{path}: {note}")
+        remark("store", f"{path}: {note}")
     return True
 
 
 def _check_server(server: ServerConfig, *, releases: bool) -> bool:
     where = f"server {server.name}"
-    poller = PostgresPoller(server=server.name, dsn=server.dsn.get_secret_value(), resolver=Resolver())
+    sight = Sight.of(server, Resolver())
     try:
-        snapshot = _look(poller)
-        if snapshot.failure is not None:
-            return _say(False, where, f"{snapshot.failure.reason}: {snapshot.failure.text}")
-        slots = snapshot.slots
-        version = (snapshot.server_version_num or 0) // 10000
-        usable = f"{snapshot.used} of {slots.usable} usable slots taken" if slots else "slots unknown"
-        ping = (snapshot.ping_seconds or 0) * 1000
-        _say(True, where, f"PostgreSQL {version}, {usable}, ping {ping:.1f} ms")
-        if not snapshot.privileged:
-            _say(
+        snapshot = _look(sight)
+        well = _say_reached(where, snapshot)
+        if well and not snapshot.privileged:
+            well = say(
                 False,
                 where,
                 "the role may not see other roles' sessions: states, statements and leaks will be blind;"
                 f" {snapshot.grant}",
             )
-        _check_blind_spots(server, poller)
-        may_release = _check_release(where, poller) if releases else True
-        return bool(snapshot.privileged) and may_release
+        well = check_ways(server, snapshot, sight.try_ways()) and well
+        if snapshot.met is None and releases:
+            well = _check_release(where, sight) and well
+        return well
     finally:
-        poller.close()
+        sight.close()
 
 
-def _look(poller: PostgresPoller) -> Snapshot:
+def _say_reached(where: str, snapshot: Snapshot) -> bool:
+    """Say whether the ordinary way is open, and how full the server is by whatever way."""
+    slots = snapshot.slots
+    used = f"{snapshot.used} of {slots.usable} usable slots taken" if slots else f"{snapshot.used} slots taken"
+    met = snapshot.met
+    if met is not None:
+        seen = "" if snapshot.failure is not None else f"; seen by way of {snapshot.view}: {used}"
+        return say(False, where, f"{met.reason}: {met.text}{seen}")
+    ping = (snapshot.ping_seconds or 0) * 1000
+    version = (snapshot.server_version_num or 0) // 10000
+    seat = ", and our seat is a reserved one" if snapshot.view == "reserved" else ""
+    return say(True, where, f"PostgreSQL {version}, {used}, ping {ping:.1f} ms{seat}")
+
+
+def _look(sight: Sight) -> Snapshot:
     """Look until the server answers or the patience is at its end: a first refusal may be a restart."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        snapshot = poller.look()
+        snapshot = sight.look()
         retry = snapshot.failure is not None and snapshot.failure.reason in {"not_accepting", "timeout"}
         if not retry or time.monotonic() >= deadline:
             return snapshot
         time.sleep(0.5)
 
 
-def _check_blind_spots(server: ServerConfig, poller: PostgresPoller) -> None:
-    process = poller.process
-    local = process is not None and find_postmaster(
-        backend_pid=process.backend_pid,
-        postmaster_start=process.postmaster_start,
-        data_directory=server.data_directory,
-    )
-    if not local:
-        _note(f"server {server.name}", "not shown to run on this host: no host metrics for it")
-    if server.emergency_dsn is not None:
-        _note(f"server {server.name}", "emergency_dsn is read and not used by this version")
-
-
-def _check_release(where: str, poller: PostgresPoller) -> bool:
+def _check_release(where: str, sight: Sight) -> bool:
     """Say whether `batsignal release` could end what a culprit holds."""
 
     def ask(query: str, arguments: Mapping[str, Any]) -> list[Row]:
-        return poller.ask(query, arguments, time.monotonic() + PATIENCE_SECONDS) or []
+        return sight.ask(query, arguments, time.monotonic() + PATIENCE_SECONDS) or []
 
     try:
         rights = ending.rights(ask, ())
     except (DeadlineError, psycopg2.Error):
         rights = None
     if rights is None:
-        return _say(False, where, "whether `batsignal release` would work could not be asked")
+        return say(False, where, "whether `batsignal release` would work could not be asked")
     if rights.anybody:
-        return _say(True, where, "`batsignal release` may end other roles' sessions")
-    return _say(False, where, f"`batsignal release` may not end other roles' sessions; {rights.grant}")
+        return say(True, where, "`batsignal release` may end other roles' sessions")
+    return say(False, where, f"`batsignal release` may not end other roles' sessions; {rights.grant}")
 
 
 def _check_pooler(server: ServerConfig) -> bool:
@@ -143,9 +139,9 @@ def _check_pooler(server: ServerConfig) -> bool:
     finally:
         poller.close()
     if look.pools is None:
-        return _say(False, where, f"its admin console does not answer: {look.failure}")
+        return say(False, where, f"its admin console does not answer: {look.failure}")
     waiting = sum(pool.cl_waiting or 0 for pool in look.pools)
-    return _say(True, where, f"{_count(len(look.pools), 'pool')}, {_count(waiting, 'client')} waiting")
+    return say(True, where, f"{_count(len(look.pools), 'pool')}, {_count(waiting, 'client')} waiting")
 
 
 async def _check_endpoints(config: Config) -> list[bool]:
@@ -161,18 +157,9 @@ async def _check_endpoint(endpoint: EndpointConfig) -> bool:
     )
     result = await probe(target)
     took = f"{result.seconds * 1000:.0f} ms"
-    return _say(
+    return say(
         result.up, f"endpoint {endpoint.name}", f"HTTP {result.status}, {took}" if result.up else f"{result.reason}"
     )
-
-
-def _say(well: bool, where: str, what: str) -> bool:
-    print(f"{'ok  ' if well else 'FAIL'} {where}: {what}")
-    return well
-
-
-def _note(where: str, what: str) -> None:
-    print(f"note {where}: {what}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -110,6 +110,10 @@ class Entrance:
         self._turn += is_address_at_fault
         self._backoff.failed(self._monotonic())
 
+    def hurry(self) -> None:
+        """Try again at the next chance: what stood in the way is seen to be gone."""
+        self._backoff.succeeded()
+
     def leave(self) -> None:
         """Give up the attempt under way."""
         attempt, self._attempt = self._attempt, None

@@ -10,9 +10,10 @@ is open. So there are two sessions of ours at the most: a walsender, and the att
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from batsignal.config import ServerConfig
 from batsignal.poll.postgres import PostgresPoller, ServerProcess
 from batsignal.poll.processes import Processes, Sighting
 from batsignal.poll.resolve import Resolver
@@ -25,6 +26,16 @@ FULL: frozenset[FailureReason] = frozenset({"slots_full", "role_limit", "databas
 TITLES_TELL: frozenset[FailureReason] = FULL | {"auth_failed", "tls_failed", "no_database", "timeout"}
 # From this version on the view shows sessions that still authenticate.
 AUTHENTICATING_SHOWN_VERSION_NUM = 180_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """What is left of the ways in should no slot be: tried, not guessed. None where there is no such way."""
+
+    may_use_reserve: bool
+    emergency: Snapshot | None
+    """The look through a walsender, be it one that failed."""
+    processes: Sighting | None
 
 
 class Sight:
@@ -67,6 +78,27 @@ class Sight:
         """The backend of the kept session, and whether it sits in a slot that ordinary roles are kept out of."""
         self._is_reserved = False
 
+    @classmethod
+    def of(
+        cls,
+        config: ServerConfig,
+        resolver: Resolver,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> "Sight":
+        """Return the sight of a server as it is configured."""
+        emergency_dsn = config.emergency_dsn
+        return cls(
+            server=config.name,
+            dsn=config.dsn.get_secret_value(),
+            resolver=resolver,
+            emergency_dsn=None if emergency_dsn is None else emergency_dsn.get_secret_value(),
+            data_directory=config.data_directory,
+            clock=clock,
+            monotonic=monotonic,
+        )
+
     @property
     def process(self) -> ServerProcess | None:
         """How to find the server on this host; None while there is no session."""
@@ -77,6 +109,18 @@ class Sight:
         started = self._monotonic()
         snapshot = self._look()
         return replace(snapshot, poll_seconds={"sessions": self._monotonic() - started})
+
+    def try_ways(self) -> Ways:
+        """Try every way beside the ordinary one, after a look. Takes a second session for a moment, at the most."""
+        emergency = None
+        if self._emergency is not None:
+            emergency = self._emergency.look()
+            self._leave_emergency()
+        return Ways(
+            may_use_reserve=self._ordinary.may_use_reserve,
+            emergency=emergency,
+            processes=self._look_at_processes(born_before=self._clock()),
+        )
 
     def ask(self, query: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
         """Ask something else than a look, through whatever session there is; None when there is none.
@@ -98,14 +142,19 @@ class Sight:
         if snapshot.failure is None:
             self._leave_emergency()
             return self._seated(self._completed(snapshot, self._ordinary))
-        seen = self._seen_by_walsender(snapshot, snapshot.failure)
-        if seen.failure is None:
-            return seen
-        if snapshot.failure.reason in TITLES_TELL and self._ordinary.process is None:
-            sighting = self._look_at_processes(born_before=began)
-            if sighting is not None:
-                return self._seen_by_titles(seen, seen.failure, sighting)
+        seen = self._seen_another_way(snapshot, snapshot.failure, born_before=began)
+        has_room = seen.slots is not None and seen.used < seen.slots.usable
+        if seen.failure is None and snapshot.failure.reason == "slots_full" and has_room:
+            self._ordinary.hurry()
         return seen
+
+    def _seen_another_way(self, refused: Snapshot, refusal: PollFailure, *, born_before: float) -> Snapshot:
+        seen = self._seen_by_walsender(refused, refusal)
+        # While the kept session is only late, its answer is waited for.
+        if seen.failure is None or refusal.reason not in TITLES_TELL or self._ordinary.process is not None:
+            return seen
+        sighting = self._look_at_processes(born_before=born_before)
+        return seen if sighting is None else self._seen_by_titles(seen, seen.failure, sighting)
 
     # -- the kept session ------------------------------------------------------------------------------------------
 
