@@ -1,5 +1,6 @@
 """The daemon as a process against real servers: what it serves, what it says, and how it ends."""
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -34,6 +35,8 @@ from batsignal.drills.embedded import EmbeddedServer
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 PASSWORD = "s3cr&t/pa:ss@w%rd"
+MAX_CONNECTIONS = 40
+TICKED = "batsignal_last_tick_timestamp_seconds"
 OTHER_SECRET = "an0ther-s3cret"
 
 Until = Callable[..., Any]
@@ -461,6 +464,37 @@ def test_server_that_goes_away_lights_database_unreachable_and_clears_it_when_it
 # -- reload ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", ["walsender", "process_titles"])
+def test_daemon_that_is_started_while_every_slot_is_taken_counts_them_says_full_but_alive_and_gets_in_later(
+    launcher: Launcher, postgres15: EmbeddedServer, sessions: Any, until: Until, way: str
+) -> None:
+    emergency = {"emergency_dsn": postgres15.dsn()} if way == "walsender" else {}
+    held: list[Any] = []
+    with contextlib.suppress(psycopg2.OperationalError):
+        while len(held) <= MAX_CONNECTIONS:
+            held.append(sessions.open(postgres15, application_name="web@2.4.0"))
+    assert len(held) <= MAX_CONNECTIONS
+    daemon = launcher.run({"servers": [watched(postgres15) | emergency]}).ready()
+    for _ in range(3):
+        assert abs((daemon.metric("batsignal_connection_slots_used", server="db1") or 0) - MAX_CONNECTIONS) <= 1
+        assert daemon.metric("batsignal_slots_full", server="db1") == 1
+        assert daemon.metric("batsignal_server_state", server="db1", state="slots_full") == 1
+        assert daemon.metric("batsignal_view", server="db1", view=way) == 1
+        assert daemon.metric("batsignal_up", server="db1") == (1 if way == "walsender" else 0)
+        until(
+            lambda before=daemon.metric(TICKED, server="db1"): daemon.metric(TICKED, server="db1") != before, "a tick"
+        )
+    (signal_,) = until(lambda: daemon.signals("saturation"), "the limit to be said")
+    assert (signal_["severity"], signal_["subject"]["limit"]) == ("critical", "server")
+    assert daemon.logged("server seen another way")[0]["view"] == way
+    assert daemon.server("db1")["failure"]["reason"] == "slots_full"
+    for connection in held:
+        connection.close()
+    until(lambda: daemon.metric("batsignal_view", server="db1", view="session") == 1, "its own session")
+    assert daemon.metric("batsignal_server_state", server="db1", state="up") == 1
+    assert daemon.metric("batsignal_slots_full", server="db1") == 0
+
+
 def test_sighup_takes_a_good_file_and_leaves_the_unchanged_servers_alone(
     launcher: Launcher, postgres15: EmbeddedServer, sessions: Any, until: Until
 ) -> None:
@@ -778,7 +812,8 @@ def test_check_says_a_line_of_everything_that_is_well(
     config = {"servers": [watched(postgres15)], "endpoints": [{"name": "web", "url": health.url}]}
     checked = launcher.check(config)
     assert (checked.returncode, checked.stderr) == (0, "")
-    config_line, store_line, server_line, endpoint_line = checked.stdout.splitlines()
+    config_line, store_line, server_line, *ways, endpoint_line = checked.stdout.splitlines()
+    assert [line.split()[0] for line in ways] == ["note", "ok"], ways
     assert store_line == "ok   store: batsignal.db and its recordings can be written, kept for 14 days"
     assert config_line == "ok   config: 1 server, 1 endpoint"
     assert re.fullmatch(r"ok   server db1: PostgreSQL 15, \d+ of 37 usable slots taken, ping [\d.]+ ms", server_line)

@@ -302,6 +302,22 @@ def test_connections_that_say_nothing_take_no_slot(postgres: EmbeddedServer, sig
         assert all(snapshot.used == before for snapshot in looks(sight, 5))
 
 
+def test_connections_that_say_nothing_shut_others_out_in_the_end_and_that_is_told_beside_free_slots(
+    postgres: EmbeddedServer, sights: Callable[..., Sight], until: Until
+) -> None:
+    sight = sights(postgres)
+    assert sight.look().refusal is None
+    with ExitStack() as stack:
+        for _ in range(4 * MAX_CONNECTIONS):
+            stack.enter_context(closing(socket.create_connection((HOST, postgres.port), 5)))
+        snapshot = until(lambda: one if (one := sight.look()).refusal is not None else None, "a refusal")
+        assert (snapshot.failure, snapshot.view) == (None, "session")
+        assert snapshot.refusal.reason == "slots_full"
+        assert snapshot.slots is not None
+        assert snapshot.used < snapshot.slots.usable
+    until(lambda: sight.look().refusal is None, "others to get in again")
+
+
 @pytest.fixture(params=["15", "18"])
 def odd_server(request: pytest.FixtureRequest, fresh_server: Callable[..., EmbeddedServer]) -> EmbeddedServer:
     server = fresh_server(request.param, cluster_name="the: main (one) 1.2.3.4(5)")

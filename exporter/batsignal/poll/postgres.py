@@ -19,7 +19,7 @@ from batsignal.poll.entrance import Entrance
 from batsignal.poll.facts import Facts
 from batsignal.poll.guarded import GAVE_UP, DeadlineError, GuardedSession
 from batsignal.poll.queries import OLDEST_MAJOR, sql
-from batsignal.poll.refusal import Place, explain
+from batsignal.poll.refusal import Place, explain, knock
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.rows import Names, Row, RowReader
 from batsignal.poll.startup_error import server_message
@@ -133,6 +133,11 @@ class PostgresPoller:
             if exc.pgcode not in GAVE_UP:
                 self._broken(exc)
             raise
+
+    def knock(self) -> PollFailure | None:
+        """Return why nobody like us would be let in beside the session that is open; None if somebody would."""
+        kept = self._kept
+        return None if kept is None else knock(kept.session.parameters, kept.session.password, self._resolver)
 
     def hurry(self) -> None:
         """Try to get in at the next look, whatever the last attempts met."""

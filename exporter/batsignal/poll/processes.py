@@ -105,11 +105,12 @@ class Processes:
         self._known, self._last_known = None, sessions
         self._rows = {}
 
-    def count_authenticating(self, seen: Iterable[Session]) -> int:
-        """Return how many hold a slot and have not logged in, beside the sessions that were seen; 0 if nobody tells."""
+    def count_unseen(self, seen: Iterable[Session]) -> tuple[int, int]:
+        """Return how many are `authenticating` and `unborn` beside the sessions that were seen; 0 if nobody tells."""
         pids = {session.pid for session in seen}
         titles = self._titles(lambda child: child.pid not in pids, again=("authenticating", "unborn"))
-        return sum(1 for _, title in titles.values() if title.kind == "authenticating")
+        kinds = [title.kind for _, title in titles.values()]
+        return kinds.count("authenticating"), kinds.count("unborn")
 
     def look(self, *, born_before: float) -> Sighting | None:
         """Return the sessions that the titles show; None where none can be read.

@@ -55,11 +55,21 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     text = server_message(redacted(str(refusal.error), refusal.password)) or type(refusal.error).__name__
     if not refusal.parameters.get("user"):
         return PollFailure(reason="unreachable", text=text)  # libpq refused before it went anywhere
+    # Nobody refuses: somebody would let us in now.
+    return _ask_all(refusal, resolver) or PollFailure(reason="unreachable", text=text)
+
+
+def knock(parameters: Mapping[str, str], password: str | None, resolver: Resolver) -> PollFailure | None:
+    """Return why a new session like one that is open would not be let in, None if it would; takes at most a second."""
+    return _ask_all(Refusal(error=ConnectionError(), parameters=parameters, password=password), resolver)
+
+
+def _ask_all(refusal: Refusal, resolver: Resolver) -> PollFailure | None:
     places = places_of(refusal.parameters)
     learnt = [_ask(refusal, place, resolver, DIAGNOSE_SECONDS / len(places)) for place in places]
     failures = [failure for failure in learnt if failure is not None]
     if len(failures) < len(learnt) or not failures:
-        return PollFailure(reason="unreachable", text=text)  # somebody would let us in now
+        return None
     return min(failures, key=lambda failure: _TELLING.index(failure.reason))
 
 

@@ -26,6 +26,9 @@ FULL: frozenset[FailureReason] = frozenset({"slots_full", "role_limit", "databas
 TITLES_TELL: frozenset[FailureReason] = FULL | {"auth_failed", "tls_failed", "no_database", "timeout"}
 # From this version on the view shows sessions that still authenticate.
 AUTHENTICATING_SHOWN_VERSION_NUM = 180_000
+# The postmaster takes twice as many connections as there are slots, and some more for its own processes.
+CONNECTIONS_PER_SLOT = 2
+KNOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,8 @@ class Sight:
         self._seat: int | None = None
         """The backend of the kept session, and whether it sits in a slot that ordinary roles are kept out of."""
         self._is_reserved = False
+        self._turned_away: PollFailure | None = None
+        self._knock_due = float("-inf")
 
     @classmethod
     def of(
@@ -164,11 +169,28 @@ class Sight:
         if process is not None:
             self._processes.prove_by_session(backend_pid=process.backend_pid, postmaster_start=process.postmaster_start)
             self._proved_at = frozenset(self._ordinary.places)
+        authenticating, unborn = self._processes.count_unseen(snapshot.sessions)
         if (snapshot.server_version_num or 0) < AUTHENTICATING_SHOWN_VERSION_NUM:
-            snapshot = replace(snapshot, authenticating=self._processes.count_authenticating(snapshot.sessions))
+            snapshot = replace(snapshot, authenticating=authenticating)
         self._last_seen = snapshot
         self._processes.remember(snapshot.sessions)
-        return snapshot
+        return self._knocked(snapshot, snapshot.used + unborn) if poller is self._ordinary else snapshot
+
+    def _knocked(self, snapshot: Snapshot, connections: int) -> Snapshot:
+        """Say that nobody else gets in, where the postmaster has all connections it takes, and slots to spare.
+
+        How many it takes is twice the slots and some more, by its version. So it is asked, at those numbers only.
+        """
+        slots, now, refused = snapshot.slots, self._monotonic(), 0
+        if slots is None or connections < CONNECTIONS_PER_SLOT * slots.max:
+            self._turned_away = None
+        elif now >= self._knock_due:
+            self._knock_due = now + KNOCK_SECONDS
+            self._turned_away = self._ordinary.knock()
+            refused = 1
+        if self._turned_away is None or self._turned_away.reason not in FULL:
+            return snapshot
+        return replace(snapshot, refusal=self._turned_away, refused=refused)
 
     def _seated(self, snapshot: Snapshot) -> Snapshot:
         """Say whether the session sits in a reserved slot: it got in when no other was left, and none is free yet."""

@@ -65,7 +65,7 @@ def test_everyday_life_stays_dark_however_often_the_view_changes(
     world.pool("web@2.3.9", work=10, least=8)
     world.pool("api@7", work=30, least=2, most=20, lifetime_seconds=60)
     world.visits("cron", rate=0.5)
-    watcher.follow(by_titles(world.looks(600), lambda t: t // seconds % 2 == 1, start, refusal=None))
+    watcher.follow(by_titles(world.looks(300), lambda t: t // seconds % 2 == 1, start, refusal=None))
     assert watcher.sentences() == []
 
 

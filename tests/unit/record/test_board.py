@@ -53,6 +53,16 @@ def test_server_whose_answer_is_too_old_counts_as_timed_out() -> None:
     assert (board.up, board.view, board.state) == (False, "none", "timeout")
 
 
+@pytest.mark.parametrize(("view", "up"), [("walsender", True), ("process_titles", False)])
+def test_server_that_is_seen_another_way_is_seen_and_in_the_state_that_our_attempt_met(view: Any, up: bool) -> None:
+    board = server(used=3)
+    refusal = PollFailure(reason="slots_full", text="no slot is left")
+    board = replace(board, snapshot=replace(board.snapshot, view=view, refusal=refusal))
+    assert (board.seen, board.up, board.view, board.state) == (True, up, view, "slots_full")
+    assert board.slots_full, "it was refused, whatever the count says"
+    assert not replace(board, stale=True).seen
+
+
 @pytest.mark.parametrize(("used", "full"), [(9, False), (10, True), (11, True)])
 def test_slots_are_full_when_no_usable_one_is_left(used: int, full: bool) -> None:
     assert server(used=used).slots_full is full
