@@ -481,9 +481,8 @@ def test_daemon_that_is_started_while_every_slot_is_taken_counts_them_says_full_
         assert daemon.metric("batsignal_server_state", server="db1", state="slots_full") == 1
         assert daemon.metric("batsignal_view", server="db1", view=way) == 1
         assert daemon.metric("batsignal_up", server="db1") == (1 if way == "walsender" else 0)
-        until(
-            lambda before=daemon.metric(TICKED, server="db1"): daemon.metric(TICKED, server="db1") != before, "a tick"
-        )
+        ticked = daemon.metric(TICKED, server="db1")
+        until(lambda ticked=ticked: daemon.metric(TICKED, server="db1") != ticked, "a tick")
     (signal_,) = until(lambda: daemon.signals("saturation"), "the limit to be said")
     assert (signal_["severity"], signal_["subject"]["limit"]) == ("critical", "server")
     assert daemon.logged("server seen another way")[0]["view"] == way
