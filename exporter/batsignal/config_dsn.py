@@ -53,12 +53,16 @@ def _fault_of_password(text: str, parts: Mapping[str, str]) -> str | None:
     return None
 
 
+def are_ports(text: str) -> bool:
+    """Whether a text is what libpq takes for ports: numbers between commas, an empty one for the default."""
+    numbers = [port.strip() for port in text.split(",") if port.strip()]
+    return all(number.isascii() and number.isdigit() and 0 < int(number[:9]) <= _PORT_MOST for number in numbers)
+
+
 def _fault_of_ports(parts: Mapping[str, str]) -> str | None:
+    if not are_ports(parts.get("port", "")):
+        return f"its port is no number from 1 to {_PORT_MOST}"
     ports = parts.get("port", "").split(",")
-    for port in ports:
-        number = port.strip()
-        if number and not (number.isascii() and number.isdigit() and 0 < int(number[:9]) <= _PORT_MOST):
-            return f"its port is no number from 1 to {_PORT_MOST}"
     places = (parts.get("hostaddr") or parts.get("host") or "").split(",")
     if len(ports) not in {1, len(places)}:
         return "expected one port for all hosts, or one for each"

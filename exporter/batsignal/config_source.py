@@ -16,6 +16,7 @@ import psycopg2
 import yaml
 from psycopg2.extensions import parse_dsn
 
+from batsignal.config_dsn import are_ports
 from batsignal.config_wording import spelled
 from batsignal.errors import ConfigError
 
@@ -91,6 +92,8 @@ def from_environment(environment: Mapping[str, str]) -> Source:
                 " (PGHOST, PGUSER, ...) in the environment"
             )
         dsn, name = "", "PG*"
+    if not are_ports(environment.get("PGPORT", "")):
+        raise ConfigError("environment (PGPORT): expected a number from 1 to 65535")
     # libpq would take the second for a part of the first's database name, and the server would say it aloud.
     if dsn.count("://") > 1:
         raise ConfigError(

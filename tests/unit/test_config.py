@@ -618,3 +618,9 @@ def test_password_written_as_it_is_is_read_as_the_password_or_refused_without_it
         else:
             assert "part" not in said.replace("a part", "")
             assert password not in said
+
+
+@pytest.mark.parametrize("port", ["notaport", "0", "65536", "5432,x"])
+def test_port_of_the_environment_that_is_none_is_named(port: str) -> None:
+    said = refusal(None, {"PGHOST": "db1", "PGPORT": port})
+    assert said == "environment (PGPORT): expected a number from 1 to 65535"

@@ -61,7 +61,8 @@ LAYERS: dict[str, Layer] = {
         third_party=frozenset({"pydantic"}),
     ),
     "batsignal.config_source": Layer(
-        ours=("batsignal.errors", "batsignal.config_wording"), third_party=frozenset({"psycopg2", "yaml"})
+        ours=("batsignal.errors", "batsignal.config_dsn", "batsignal.config_wording"),
+        third_party=frozenset({"psycopg2", "yaml"}),
     ),
     "batsignal.config_wording": Layer(
         ours=("batsignal.errors",), third_party=frozenset({"pydantic", "pydantic_core", "yaml"})

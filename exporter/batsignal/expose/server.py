@@ -170,7 +170,8 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     if isinstance(exc, HTTPException) and text == "Not Found":
         text = "Nothing is served here. The status page is at /, the metrics are at /metrics."
     if isinstance(exc, HTTPException) and text == "Method Not Allowed":
-        text = f"{request.method[:20]} is not taken here, expected one of: {(exc.headers or {}).get('Allow')}."
+        allowed = sorted(((exc.headers or {}).get("Allow") or "").split(", "))
+        text = f"{request.method[:20]} is not taken here, expected one of: {', '.join(allowed)}."
     answer = PlainTextResponse(f"{text}\n", status_code=status, headers=getattr(exc, "headers", None))
     if status == 500:  # noqa: PLR2004  # sent outside of the middleware that adds these
         MutableHeaders(raw=answer.raw_headers).update(SECURITY_HEADERS)
