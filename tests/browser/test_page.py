@@ -1,7 +1,12 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from batsignal.detect.signal import DeployRef, Subject
+from batsignal.record.tally import EndpointTally
+from batsignal.snapshot import Deploy, ProbeResult
 
 STATES = ["quiet", "lit", "unreachable", "unprivileged", "two_signals", "starting", "fleet"]
 
@@ -123,11 +128,26 @@ def test_hostile_names_run_nothing_and_break_no_layout(
     site: Any, boards: Any, open_browser: Callable[..., Any], wait: Callable[..., Any]
 ) -> None:
     name = '\u202e<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>' + "W" * 63
-    signal = boards.signal(summary=f"{name} leaks", action=name, evidence=(name,))
+    who = Subject(application=name, version=name, user=name, database=name, client=name, endpoint=name, pool=name)
+    deploy = DeployRef(service=name, version=name, at=boards.now - 60, previous=name)
+    signal = boards.signal(
+        summary=f"{name} leaks", action=name, evidence=(name,), subject=who, deploy=deploy, server=name
+    )
+    usage = (boards.count(name, name, 50), boards.count("web", name, 3))
+    history = tuple(replace(one, by_application=((name, 20),)) for one in boards.history(60))
+    probe = ProbeResult(endpoint=name, service=name, at=boards.now, up=False, seconds=1.0, reason=name)
     browser = open_browser(width=360)
     browser.open(site.url)
-    site.shown = boards.board(boards.server(name, signals=(signal,)))
+    site.shown = boards.board(
+        boards.server(name, signals=(signal,), answered_usage=usage, history=history),
+        boards.failing("unreachable", name, name=f"{name}2"),
+        endpoints={name: EndpointTally(endpoint=name, service=name, last=probe)},
+        deploys=(Deploy(service=name, version=name, at=boards.now - 60, previous=name),),
+        config_reload_ok=False,
+        config_reload_error=name,
+    )
     wait(lambda: "leaks" in browser.headline(), "the headline of the signal")
     assert browser.run("return window.pwned === undefined && document.images.length === 0")
+    assert browser.words().count("<img src=x") > 5, "they are there, as text"
     assert browser.run(OVERFLOWING) == []
     assert browser.complaints() == []
