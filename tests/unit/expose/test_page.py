@@ -209,6 +209,11 @@ def test_config_that_would_not_load_is_said_on_the_page(boards: Any) -> None:
     )
 
 
+def test_web_config_that_would_not_load_is_said_on_the_page(boards: Any) -> None:
+    board = replace(boards.quiet(), web_config_error="web.yml: tls_server_config.key_file: missing")
+    assert "could not be reloaded; the one before it is still in use. web.yml: tls_server" in read(board, boards.now)
+
+
 def test_failed_probe_shows_its_reason(boards: Any) -> None:
     assert "down HTTP 503 status 503" in read(boards.two_signals(), boards.now)
 

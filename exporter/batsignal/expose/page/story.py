@@ -69,7 +69,9 @@ def tell(board: Board, now: float, runbooks: frozenset[str]) -> Story:
         deploys=tuple(sorted(board.deploys, key=lambda deploy: deploy.at, reverse=True)[:DEPLOYS_SHOWN]),
         incidents=board.incidents,
         are_kept=board.store is not None,
-        config_error=None if board.config_reload_ok else board.config_reload_error or "no reason given",
+        config_error=board.web_config_error
+        if board.config_reload_ok
+        else board.config_reload_error or "no reason given",
         version=board.version,
         started_at=board.started_at,
     )
