@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo test test-unit lint format bench bench-detection dashboards screenshots lock system-packages clean
+.PHONY: help install dev demo test test-all test-unit soak lint format bench bench-detection dashboards screenshots lock system-packages clean
 
 help:
 	@echo "make install     .venv with the batsignal command in it"
 	@echo "make demo        an embedded PostgreSQL, a small shop, one bad deploy, live"
 	@echo "make test        all tests, against real servers (installs what they need)"
+	@echo "make test-all    those that take minutes, too"
+	@echo "make soak        a daemon under load for 20 min (SOAK_MINUTES=): memory, files, ticks"
 	@echo "make test-unit   those that need no server"
 	@echo "make dev         .venv with all that development needs"
 	@echo "make lint        ruff, mypy"
@@ -37,6 +39,9 @@ demo: $(STAMP)
 
 # Four at a time: most of the tests wait for a server rather than for a core.
 test: $(DEV_STAMP) system-packages
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal -m "not long" $(TEST_ARGS)
+
+test-all: $(DEV_STAMP) system-packages
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(TEST_ARGS)
 
 test-unit: $(DEV_STAMP)
@@ -53,6 +58,10 @@ bench: $(DEV_STAMP) system-packages
 # The JSON of grafana/dashboards, from grafana/boards.
 dashboards: $(DEV_STAMP)
 	$(BIN)/python grafana/boards
+
+SOAK_MINUTES ?= 20
+soak: $(DEV_STAMP) system-packages
+	$(BIN)/python bench/soak.py --minutes $(SOAK_MINUTES)
 
 # No server: the simulator in tests/ plays. BENCH_ARGS=--quick takes two minutes, all of it up to thirty.
 bench-detection: $(DEV_STAMP)

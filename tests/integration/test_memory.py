@@ -180,7 +180,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)], capture_output=True, check=False
     )
     if mounted.returncode != 0:
-        pytest.skip("may not mount a disk here")
+        pytest.fail(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
 

@@ -125,6 +125,17 @@ def backend_crashed(stand: Stand) -> Iterator[None]:
 
 
 @contextmanager
+def postmaster_killed(stand: Stand) -> Iterator[None]:
+    """The postmaster itself is killed, and started again after a moment."""
+    stand.a.signal(signal.SIGKILL)
+    try:
+        yield
+    finally:
+        until(lambda: not stand.a.running, "the postmaster to be gone")
+        stand.a.start()
+
+
+@contextmanager
 def catalogs_locked(stand: Stand) -> Iterator[None]:
     """Somebody holds ACCESS EXCLUSIVE on every catalog that tells of roles, databases and settings."""
     with closing(on(stand.a)) as connection, connection.cursor() as cursor:
@@ -208,6 +219,7 @@ def _rows() -> Iterator[Fault]:
     yield row("a restart, immediate", restarted_immediately, 0, "up", "refused", "not_accepting", "unreachable")
     yield row("a server that is down", stopped, 4, "refused")
     yield row("a backend that is killed", backend_crashed, 0, "up", "refused", "not_accepting", "unreachable")
+    yield row("a postmaster that is killed", postmaster_killed, 3, "refused")
     yield row("catalogs locked", catalogs_locked, 4, "up")
     yield row("our session killed while catalogs are locked", killed_while_catalogs_locked, 6, "timeout")
     yield row("statement timeouts only", statements_time_out, 5, "timeout")

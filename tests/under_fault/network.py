@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from under_fault.stand import Stand, stand
+
 # RFC 2544: for benchmarks, and routed nowhere.
 NET = "198.18"
 
@@ -27,12 +29,14 @@ class Link:
     ours: str
     theirs: str
 
-    def eat_packets(self) -> None:
+    @contextmanager
+    def eating_packets(self, _stand: Stand | None = None) -> Iterator[None]:
         """Take the near end down: the far end still sends, and nothing arrives on either side."""
         _ip("link", "set", self.device, "down")
-
-    def mend(self) -> None:
-        _ip("link", "set", self.device, "up")
+        try:
+            yield
+        finally:
+            _ip("link", "set", self.device, "up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,14 @@ class Network:
     def prefix(self) -> Sequence[str]:
         """The command that runs another one inside."""
         return ("ip", "netns", "exec", self.namespace)
+
+
+@contextmanager
+def far_stand(network: Network) -> Iterator[Stand]:
+    """Set up a stand whose daemon lives in the namespace, and reaches A and B over a link each."""
+    hosts = (network.to_a.ours, network.to_b.ours)
+    with stand(hosts=hosts, listen=hosts, prefix=network.prefix, host=network.to_b.theirs) as far:
+        yield far
 
 
 @contextmanager

@@ -141,27 +141,33 @@ def new_guest() -> str:
 @contextmanager
 def server(guest: str, *, bindir: Path | None = None, **options: Any) -> Iterator[EmbeddedServer]:
     """Start a server that a daemon may watch as `guest`."""
-    settings = {**SETTINGS, **options.pop("settings", {})}
-    with EmbeddedServer(bindir, max_connections=MAX_CONNECTIONS, settings=settings, **options) as started:
+    given = {"max_connections": MAX_CONNECTIONS, **options, "settings": {**SETTINGS, **options.get("settings", {})}}
+    with EmbeddedServer(bindir, **given) as started:
         # The scratch server commits to memory only: a crash would take the role away again.
         ask(started, f"CREATE ROLE {guest} LOGIN IN ROLE pg_monitor", "CHECKPOINT")
         yield started
 
 
 @contextmanager
-def daemon(config: Mapping[str, Any], *, prefix: Sequence[str] = (), host: str = HOST) -> Iterator[Daemon]:
-    """Start a daemon in a folder of its own. `prefix` is a command that runs it somewhere else."""
+def daemon(
+    config: Mapping[str, Any],
+    *,
+    prefix: Sequence[str] = (),
+    host: str = HOST,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Daemon]:
+    """Start a daemon, in a folder of its own unless one is given. `prefix` is a command that runs it somewhere else."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batsignal-stand-")))
+        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batsignal-stand-")))
         (folder / "batsignal.yml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         command = [*prefix, sys.executable, "-m", "batsignal", "run", "--config.file", "batsignal.yml"]
         command += ["--web.listen-address", f"{host}:0", "--log.format", "json"]
         log_path = folder / "log"
-        environment = {key: text for key, text in os.environ.items() if not key.startswith("PG")}
+        ours = {key: text for key, text in os.environ.items() if not key.startswith("PG")}
+        ours |= {"PGPASSFILE": "/nonexistent", **(environment or {})}
         with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, env=environment | {"PGPASSFILE": "/nonexistent"}
-            )
+            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=ours)
         stack.callback(process.wait)
         stack.callback(process.kill)
         started = Daemon(process, folder, log_path, host)

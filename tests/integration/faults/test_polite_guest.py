@@ -6,21 +6,7 @@ import pytest
 
 from under_fault.faults import FAULTS, Fault, accepts_and_says_nothing, hung
 from under_fault.stand import Stand, stand, until
-from under_fault.witness import Seen, Witness, play
-
-OWN_SESSIONS_MOST = 2
-# 100 ms is the bar, and 5 to 40 ms are measured (docs/faults.md); the tests share their cores with one another.
-SCRAPE_SECONDS_MOST = 2.0
-BACK_SECONDS_MOST = 5.0
-
-
-def assert_polite(seen: Seen) -> None:
-    assert seen.own_sessions_most <= OWN_SESSIONS_MOST, seen.worst_moment
-    assert seen.pages_failed == []
-    assert seen.slowest_scrape_seconds < SCRAPE_SECONDS_MOST
-    assert seen.missed_ticks_of_b == 0
-    assert seen.back_seconds is not None
-    assert seen.back_seconds <= BACK_SECONDS_MOST
+from under_fault.witness import Witness, play
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +18,7 @@ def at() -> Iterator[Stand]:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.title)
 def test_daemon_stays_a_polite_guest_under(fault: Fault, at: Stand) -> None:
     seen = play(at, fault)
-    assert_polite(seen)
+    seen.hold()
     assert seen.state in fault.shown_as
     assert "Traceback" not in at.daemon.log_path.read_text()
 
@@ -62,4 +48,5 @@ def test_server_that_says_nothing_is_given_one_connection(at: Stand) -> None:
         )
         assert len(taken) == 1
     with Witness(at) as witness:
-        assert witness.back() <= BACK_SECONDS_MOST
+        witness.back()
+    witness.seen.hold()
