@@ -19,6 +19,7 @@ REQUEST_SECONDS = 10.0
 # Above this much that waits to be sent the answer pauses until the reader has taken three quarters of it.
 WAITING_BYTES_MOST = 64 * 1024
 LINGER_SECONDS = 5.0
+UNASKED_BYTES_MOST = 1024 * 1024
 
 
 class HttpProtocol(H11Protocol):
@@ -38,6 +39,7 @@ class HttpProtocol(H11Protocol):
         self._seats = seats
         self._seat = seat
         self._names = names
+        self._unasked_bytes = 0
         self._request_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
 
@@ -60,8 +62,14 @@ class HttpProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._seat.transport.is_closing():
             return
-        if self._request_timer is None and not self._is_answering:
-            self._request_timer = self.loop.call_later(REQUEST_SECONDS, self._abort)
+        if not self._is_answering:
+            if self._request_timer is None:
+                self._request_timer = self.loop.call_later(REQUEST_SECONDS, self._abort)
+            # What comes after an answer and belongs to no request yet: most likely a body that nobody asked for.
+            self._unasked_bytes += len(data)
+            if self._unasked_bytes > UNASKED_BYTES_MOST:
+                self._abort()
+                return
         super().data_received(data)
 
     def handle_events(self) -> None:
@@ -72,6 +80,7 @@ class HttpProtocol(H11Protocol):
             if self._request_timer is not None:
                 self._request_timer.cancel()
                 self._request_timer = None
+            self._unasked_bytes = 0
             self._seats.turn(self._seat, busy=self._is_answering)
         if self.transport.is_closing():
             self._linger()

@@ -584,6 +584,17 @@ def test_answer_that_is_not_taken_is_cut(
         assert len(seats) == 0
 
 
+def test_body_that_nobody_asked_for_is_cut_after_the_answer(open_site: Callable[..., Site]) -> None:
+    with socket.create_connection(open_site("").address, timeout=DEADLINE_SECONDS) as generous:
+        generous.sendall(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000000\r\n\r\n")
+        assert generous.recv(100).startswith(b"HTTP/1.1 405")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 200_000_000:
+                sent += generous.send(b"x" * 65536)
+        assert sent < 100_000_000
+
+
 def test_head_that_goes_on_and_on_is_refused(open_site: Callable[..., Site]) -> None:
     with socket.create_connection(open_site("").address, timeout=DEADLINE_SECONDS) as loud:
         loud.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
