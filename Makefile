@@ -18,6 +18,7 @@ help:
 	@echo "make lint        ruff, mypy"
 	@echo "make dashboards  grafana/dashboards/*.json, from grafana/boards"
 	@echo "make bench       measurements side by side with the peer"
+	@echo "make screenshots  docs/pictures anew, from a real demo"
 	@echo "make bench-detection  every scenario, simulated, judged by us and by the stock rules"
 
 $(STAMP): requirements.lock pyproject.toml

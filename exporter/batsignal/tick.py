@@ -4,6 +4,7 @@ A `Watch` is one server's state between ticks; `tick` moves it on by one look. P
 arguments, so that the same code runs live, in a replay and in a test.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,8 +17,11 @@ from batsignal.record.incidents import Incidents
 from batsignal.record.tally import ConnectionCount, ServerTally, Tally
 from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
 
+# The page shows the last quarter of an hour, and more where looks are rarer than one a second.
 HISTORY_SAMPLES = 900
-APPLICATIONS_SHOWN = 6
+HISTORY_SECONDS = 900.0
+# More than the page draws: which are the largest of all is known only at the end.
+APPLICATIONS_SHOWN = 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Watch:
             judge=Judge(thresholds=thresholds, pattern=pattern),
             incidents=Incidents(server),
             tally=Tally(pattern=pattern, top_names=top_names),
+            history=deque(maxlen=max(HISTORY_SAMPLES, math.ceil(HISTORY_SECONDS / interval_seconds))),
         )
 
 

@@ -10,6 +10,8 @@ from batsignal.snapshot import Deploy, ProbeResult
 
 STATES = ["quiet", "lit", "unreachable", "unprivileged", "two_signals", "starting", "fleet"]
 
+HOSTILE = '\u202e<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>' + "W" * 63
+
 OVERFLOWING = """
 const wide = document.documentElement.clientWidth;
 return [...document.querySelectorAll('main *')]
@@ -127,7 +129,7 @@ def test_times_are_in_utc_with_the_readers_own_on_hover(
 def test_hostile_names_run_nothing_and_break_no_layout(
     site: Any, boards: Any, open_browser: Callable[..., Any], wait: Callable[..., Any]
 ) -> None:
-    name = '\u202e<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>' + "W" * 63
+    name = HOSTILE
     who = Subject(application=name, version=name, user=name, database=name, client=name, endpoint=name, pool=name)
     deploy = DeployRef(service=name, version=name, at=boards.now - 60, previous=name)
     signal = boards.signal(
@@ -149,5 +151,17 @@ def test_hostile_names_run_nothing_and_break_no_layout(
     wait(lambda: "leaks" in browser.headline(), "the headline of the signal")
     assert browser.run("return window.pwned === undefined && document.images.length === 0")
     assert browser.words().count("<img src=x") > 5, "they are there, as text"
+    assert browser.run(OVERFLOWING) == []
+    assert browser.complaints() == []
+
+
+def test_hostile_names_in_a_kept_incident_run_nothing(site: Any, boards: Any, open_browser: Callable[..., Any]) -> None:
+    signal = boards.told() | {"summary": HOSTILE, "action": HOSTILE, "evidence": [HOSTILE], "server": HOSTILE}
+    signal["subject"] |= {"application": HOSTILE, "user": HOSTILE}
+    site.kept.view |= {"signal": signal}
+    site.kept.view["timeline"] = [{"t": boards.now - 800, "event": "raised", "signal": signal}]
+    browser = open_browser(width=360)
+    browser.open(f"{site.url}incidents/a1")
+    assert browser.run("return window.pwned === undefined && document.images.length === 0")
     assert browser.run(OVERFLOWING) == []
     assert browser.complaints() == []

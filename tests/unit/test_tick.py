@@ -147,6 +147,16 @@ def test_history_is_bounded_and_names_the_largest(server: Server) -> None:
     assert shown[0] == ("service-11", 12)
 
 
+@pytest.mark.parametrize(("interval_seconds", "samples"), [(0.2, 4500), (1.0, 900), (5.0, 900)])
+def test_history_reaches_back_a_quarter_of_an_hour_however_often_it_looks(
+    interval_seconds: float, samples: int
+) -> None:
+    watch = Watch.of(
+        server="db1", interval_seconds=interval_seconds, thresholds=Thresholds(), pattern=PATTERN, top_names=100
+    )
+    assert watch.history.maxlen == samples
+
+
 def test_two_watches_over_the_same_looks_say_the_same() -> None:
     first, second = Server(), Server()
     for snapshot in leak(80):

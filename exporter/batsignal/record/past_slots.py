@@ -20,7 +20,7 @@ from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
 
 # Whoever asks waits for it, and a scrape shares the processor with it.
 WORK_SECONDS = 2.5
-APPLICATIONS_KEPT = 6
+APPLICATIONS_KEPT = 10
 
 _NAME = Path("recording")
 _WHOLE_NAME = r"^(?P<service>.+)$"

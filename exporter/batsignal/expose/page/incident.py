@@ -11,7 +11,7 @@ from typing import Any
 from batsignal.detect.signal import DeployRef, Subject
 from batsignal.expose.page import wording
 from batsignal.expose.page.chart import Chart, Mark, draw
-from batsignal.expose.page.lit import cut, facts, without_verdict
+from batsignal.expose.page.lit import begins_with_a_word, cut, facts, without_verdict
 from batsignal.record.past_slots import PastSlots
 
 # Of a run of updates that bring nothing but numbers the first and the last tell the story.
@@ -68,6 +68,10 @@ class IncidentStory:
     @property
     def summary(self) -> str:
         return self.lead + self.pause + self.rest
+
+    @property
+    def begins_with_a_word(self) -> bool:
+        return begins_with_a_word(self.lead)
 
 
 def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str]) -> IncidentStory:

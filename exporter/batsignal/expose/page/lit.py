@@ -19,6 +19,7 @@ _HEALTHY = "Do not restart the database: it is healthy."
 _BREAKS = (": ", "; ", " (")
 _SILENT = (": ", "; ")
 _LEAD_CHARACTERS_LEAST = 16
+_FIRST_WORDS = frozenset(("a", "all", "an", "no", "one", "somebody", "the"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,19 @@ class Lit:
     @property
     def summary(self) -> str:
         return self.lead + self.pause + self.rest
+
+    @property
+    def begins_with_a_word(self) -> bool:
+        return begins_with_a_word(self.lead)
+
+
+def begins_with_a_word(sentence: str) -> bool:
+    """Whether a sentence may begin with a capital: with a word of ours, and not with somebody's name.
+
+    >>> begins_with_a_word("the health endpoint web is slow"), begins_with_a_word("web@2.4.0 leaks connections")
+    (True, False)
+    """
+    return sentence.partition(" ")[0] in _FIRST_WORDS
 
 
 def read_signal(signal: Signal, server: ServerBoard | None, now: float, runbooks: frozenset[str]) -> Lit:
