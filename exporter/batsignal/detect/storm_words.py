@@ -99,7 +99,7 @@ class Storm:
         before = self.subject
         ours = origins if self.is_many else Counter({key: n for key, n in origins.items() if key.group == self.key})
         ours = ours or origins
-        if self.counted_per_second is not None and ours.total() < GLIMPSES_LEAST:
+        if self.counted_per_second is not None and self.is_many and ours.total() < GLIMPSES_LEAST:
             return before
         user = before.user or _nearly_all(ours, "user")
         database = before.database or _nearly_all(ours, "database")

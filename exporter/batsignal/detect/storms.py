@@ -47,11 +47,10 @@ CULPRIT_RATIO = 0.6
 MANY_FACTOR = 2.0
 MANY_GROUPS_LEAST = 3
 # Of what the server alone has counted nobody is named: so many a second, at the least, and for so long. Who is seen
-# again and again may still be named, and is waited for.
+# again and again may still be named, and is waited for; after a restart everybody is known to come at once.
 COUNTED_PER_SECOND = MANY_FACTOR * SESSIONS_LEAST / SPAN_SECONDS
-COUNTED_SECONDS = 6.0
+COUNTED_SECONDS = 8.0
 COUNTED_AFTER_RESTART_SECONDS = 3.5
-COUNTED_NAMED_SECONDS = 8.0
 # A login and a statement take 15 ms and more: one script after another opens no more than so many a second.
 SCRIPT_PER_SECOND = 60.0
 # What begins within this time is one event: a restart, a network that comes back.
@@ -226,13 +225,15 @@ class StormDetector:
         if flood is None:
             return
         seen = self._seen_unusually(streams, t)
-        alone = seen and seen[0].brief >= max(SEEN_LEAST / 2, CULPRIT_RATIO * sum(one.brief for one in seen))
-        least = COUNTED_AFTER_RESTART_SECONDS if self._is_after_restart(flood.began) else COUNTED_SECONDS
-        if t - flood.began >= (COUNTED_NAMED_SECONDS if alone else least):
-            groups = {group for one in seen for group in one.groups}
-            self._storms.append(
-                words.Storm(key=SERVER, groups=groups, since=flood.began, is_many=True, counted_per_second=pace)
-            )
+        most = seen[0] if seen and seen[0].brief >= CULPRIT_RATIO * sum(one.brief for one in seen) else None
+        is_known = self._is_after_restart(flood.began) and (most is None or most.brief < SEEN_LEAST / 2)
+        if t - flood.began < (COUNTED_AFTER_RESTART_SECONDS if is_known else COUNTED_SECONDS):
+            return
+        groups = {group for one in seen for group in one.groups}
+        storm = words.Storm(key=SERVER, groups=groups, since=flood.began, is_many=True, counted_per_second=pace)
+        if most is not None and most.brief >= SEEN_LEAST:
+            storm.key, storm.is_many = most.group, False
+        self._storms.append(storm)
 
     def _seen_unusually(self, streams: Iterable[Stream], t: float) -> list[Stream]:
         """Return of whom more sessions were caught than chance gives, those of whom most were first."""
