@@ -1,9 +1,9 @@
 """What is seen while every slot is taken, a superuser's too: the share of ticks with a true count, by each way to see.
 
 The real daemon at a look a second, on PostgreSQL 15 and 18. It keeps its session from before; or is started while all
-is full, with an emergency_dsn, or with nothing but the titles of the server's processes; or loses its session to somebody
-else and gets it back later. What it saw is read off its own recording, what was true is asked of the server, and ten
-times a second the server is asked how many sessions are the daemon's.
+is full, with an emergency_dsn or with nothing but the titles of the server's processes; or loses its session to
+somebody else and gets it back later. What it saw is read off its own recording, what was true is asked of the server,
+and ten times a second the server is asked how many sessions are the daemon's.
 """
 
 import argparse
