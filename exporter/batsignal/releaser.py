@@ -19,7 +19,7 @@ from batsignal.poll.rows import Row
 from batsignal.releases.choice import choose
 from batsignal.releases.order import Choice, Order, Outcome, Release
 from batsignal.runner import ServerRunner
-from batsignal.snapshot import ApplicationPattern, Snapshot
+from batsignal.snapshot import ApplicationPattern, Snapshot, printable
 
 ASK_SECONDS = 1.0
 # Ticks wait meanwhile, and three that are missed are told as a server that does not answer.
@@ -76,7 +76,7 @@ def release(
         server=server,
         by=by,
         address=address,
-        **{f"of_{name}": value for name, value in order.as_json().items()},
+        **{f"of_{name}": _plain(value) for name, value in order.as_json().items()},
         chosen=len(choice.chosen),
         ended=done.ended,
         gone=done.gone,
@@ -84,6 +84,13 @@ def release(
     )
     audit(concerned, looked.t, done.audit(by, address))
     return done
+
+
+def _plain(value: Any) -> Any:
+    """Return what an order says as a log can hold it on its line."""
+    if isinstance(value, str):
+        return printable(value)
+    return ", ".join(value) if isinstance(value, list | tuple) else value
 
 
 def signals_of(lit: Iterable[Signal], order: Order) -> tuple[Signal, ...]:

@@ -137,6 +137,26 @@ def test_with_every_slot_taken_it_works_through_the_session_that_the_watch_keeps
     life.stop()
 
 
+def test_a_daemon_that_came_when_no_slot_was_left_ends_them_through_its_replication_session(
+    home: Home, sessions: Any, until: Until
+) -> None:
+    server = home.server
+    sessions.run(server, "CREATE ROLE rescue LOGIN REPLICATION IN ROLE pg_monitor, pg_signal_backend")
+    lost = fill(lambda: sessions.open(server, user="app", application_name="web@2.4.0"))
+    fill(lambda: sessions.open(server, application_name="admin"))
+    dsn = {"dsn": server.dsn(user="releaser"), "emergency_dsn": server.dsn(user="rescue")}
+    life = home.begin(servers=[{"name": "db1", **dsn, "poll_interval_seconds": 0.2}])
+    until(lambda: life.metric('batsignal_view{server="db1",view="walsender"}') == 1, "the other way in")
+    chosen = ("--application", "web")
+    until(lambda: f"{len(lost)} sessions would end" in release(home, life.url, *chosen)[1], "all to be idle", 30)
+    code, out, _ = release(home, life.url, *chosen, "--yes")
+    assert (code, f"{len(lost)} of {len(lost)} sessions ended" in out) == (0, True), out
+    until(lambda: life.metric('batsignal_view{server="db1",view="session"}') == 1, "the ordinary way to be taken again")
+    life.stop()
+    until(lambda: not sessions.run(server, "SELECT 1 FROM pg_stat_activity WHERE usename = 'rescue'"), "it to leave")
+    sessions.run(server, "DROP ROLE rescue")
+
+
 def test_without_the_privilege_it_says_what_to_grant_and_ends_nothing(home: Home, sessions: Any, until: Until) -> None:
     home.role = "watcher"
     life = home.begin()

@@ -7,7 +7,7 @@ be had (3), and so is something else at its address.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from batsignal.drills.daemon_api import api_at, without_login
+from batsignal.drills.daemon_api import ASK_TIMEOUT_SECONDS, api_at, without_login
 from batsignal.errors import ConfigError, UnreachableError
 
 _NOT_OUR_FAULT = 500
@@ -22,10 +22,11 @@ def asked(
     keys: Collection[str],
     body: Mapping[str, Any] | None = None,
     token: str | None = None,
+    timeout_seconds: float = ASK_TIMEOUT_SECONDS,
 ) -> Mapping[str, Any]:
     """Return the object that a daemon answers, which has all of `keys`; raises ConfigError and UnreachableError."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    answer = api_at(url).ask(method, path, body=body, headers=headers)
+    answer = api_at(url).ask(method, path, body=body, headers=headers, timeout_seconds=timeout_seconds)
     if answer.status in {200, 201} and set(keys) <= answer.content.keys():
         return answer.content
     shown = without_login(url)

@@ -15,6 +15,9 @@ from batsignal.cli.answers import asked, usable_token
 from batsignal.detect.wording import duration, sessions
 from batsignal.snapshot import printable
 
+# The daemon may have to wait for a look at a server in trouble, to end what is meant, and to see it leave.
+PATIENCE_SECONDS = 40.0
+
 _KEYS = ("server", "dry_run", "sessions", "spared", "near", "ended", "gone", "mend", "incidents")
 _COLUMNS = ("PID", "APPLICATION", "USER", "DATABASE", "CLIENT", "STATE", "IDLE FOR", "")
 # What --state would have to say for those that were left alone.
@@ -54,7 +57,9 @@ class Wish:
 def release(wish: Wish, *, url: str, token: str | None, spelling: str) -> int:
     """Ask for it and print what became of it; raises ConfigError and UnreachableError."""
     shown = usable_token(token, "web.release_token_file")
-    answer = asked(url, "POST", "/api/v1/release", keys=_KEYS, body=wish.as_json(), token=shown)
+    answer = asked(
+        url, "POST", "/api/v1/release", keys=_KEYS, body=wish.as_json(), token=shown, timeout_seconds=PATIENCE_SECONDS
+    )
     if spelling == "json":
         print(json.dumps(answer))
     else:

@@ -96,13 +96,19 @@ class DaemonApi:
         return body if status == http.HTTPStatus.OK else None
 
     def ask(
-        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str],
+        timeout_seconds: float = ASK_TIMEOUT_SECONDS,
     ) -> Answer:
         """Return an answer of any status as JSON; raises UnreachableError when none comes."""
         content = None if body is None else json.dumps(body).encode("ascii")
         given = {"Content-Type": "application/json", **headers}
         try:
-            status, raw = self._request(method, path, content, given, ASK_TIMEOUT_SECONDS)
+            status, raw = self._request(method, path, content, given, timeout_seconds)
         except (OSError, http.client.HTTPException) as exc:
             reason = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
             raise UnreachableError(f"no answer from the daemon at {self._host}:{self._port}: {reason}") from exc

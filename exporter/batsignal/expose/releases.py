@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from batsignal.expose.deploys import Refusal, admit, json_answer, no_number, read_body, spelled
 from batsignal.releases.order import LOCAL, STATES, Order, Release
+from batsignal.snapshot import printable
 
 TOKEN_KEY = "web.release_token_file"  # noqa: S105 - the name of a key
 NAMES = ("application", "version", "user", "client", "database")
@@ -97,7 +98,7 @@ def read_wish(body: bytes, *, address: str | None) -> Wish:
         states=_states(told, defaults.states),
         idle_longer_seconds=_seconds(told, "idle_longer_seconds", defaults.idle_longer_seconds),
     )
-    by = _name(told, "by") or "not said"
+    by = printable(_name(told, "by") or "") or "not said"
     return Wish(server=_name(told, "server"), order=order, for_real=for_real, by=by, address=address)
 
 
