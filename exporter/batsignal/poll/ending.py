@@ -14,7 +14,7 @@ from batsignal.poll.guarded import GAVE_UP, DeadlineError
 from batsignal.poll.rows import Row
 from batsignal.snapshot import Session
 
-End = Literal["ended", "gone or in use again", "not allowed", "not tried"]
+End = Literal["ended", "gone or in use again", "not allowed", "not known", "not tried"]
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
@@ -67,15 +67,13 @@ def end(ask: Ask, sessions: Iterable[Session], *, may_go_on: Callable[[], bool])
     goes_on = True
     for session in sessions:
         goes_on = goes_on and may_go_on()
-        if goes_on:
-            outcome = _end(ask, session)
-            goes_on = outcome is not None
-        outcomes.append(outcome if goes_on and outcome is not None else "not tried")
+        outcomes.append(_end(ask, session) if goes_on else "not tried")
+        goes_on = goes_on and outcomes[-1] != "not known"
     return tuple(outcomes)
 
 
-def _end(ask: Ask, session: Session) -> End | None:
-    """End one session; None when nothing can be asked any more, and nobody knows whether this one ended."""
+def _end(ask: Ask, session: Session) -> End:
+    """End one session; not known when the answer did not come: nothing else can be asked then."""
     arguments = {
         "pid": session.pid,
         "backend_start": session.backend_start,
@@ -87,7 +85,7 @@ def _end(ask: Ask, session: Session) -> End | None:
     except psycopg2.Error as exc:
         if exc.pgcode == INSUFFICIENT_PRIVILEGE:
             return "not allowed"
-        return "not tried" if exc.pgcode in GAVE_UP else None
+        return "not tried" if exc.pgcode in GAVE_UP else "not known"
     except DeadlineError:
-        return None
+        return "not known"
     return "ended" if rows and rows[0][0] else "gone or in use again"

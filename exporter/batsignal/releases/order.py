@@ -17,7 +17,7 @@ IDLE_LONGER_SECONDS = 1.0
 # How a client on the server's own host is called, which comes by no address.
 LOCAL = "local"
 
-Outcome = Literal["would end", "ended", "gone or in use again", "not allowed", "not tried"]
+Outcome = Literal["would end", "ended", "gone or in use again", "not allowed", "not known", "not tried"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
