@@ -146,15 +146,30 @@ def test_without_a_look_before_the_deploy_nothing_is_compared() -> None:
     assert world.judged().verdict == "ok"
 
 
-@pytest.mark.parametrize(("idle", "status"), [(7, "ok"), (8, "bad")])
-def test_sessions_that_are_not_used_and_more_than_the_service_ever_held_are_bad(idle: int, status: str) -> None:
-    unused = pool(idle, state_change=AT + 1)
-    found = World().go_on(WINDOW, unused).check("unused")
-    assert found == (status, f"{idle} of {idle} sessions not used for 30 s or more")
+def test_a_rollout_that_still_goes_on_may_hold_twice_as_much() -> None:
+    both = (*pool(15), *(session(100 + n, "1") for n in range(5)))
+    assert World().go_on(WINDOW, both).check("sessions") == ("ok", "20 now, at most 5 before")
+
+
+def fresh(size: int) -> tuple[Session, ...]:
+    return tuple(replace(one, pid=500 + one.pid, backend_start=AT + WINDOW - 10) for one in pool(size))
+
+
+@pytest.mark.parametrize(("idle", "opened", "status"), [(7, 1, "ok"), (8, 0, "ok"), (8, 1, "bad")])
+def test_sessions_that_are_not_used_while_more_are_opened_are_bad_at_the_end(
+    idle: int, opened: int, status: str
+) -> None:
+    held = (*pool(idle, state_change=AT + 1), *fresh(opened))
+    world = World().go_on(WINDOW - 5, held)
+    assert world.check("unused")[0] == "ok"
+    said = f"{idle} of {idle + opened} sessions not used for 30 s or more, {opened} opened since then"
+    found = world.go_on(5, held).check("unused")
+    assert found == (status, said)
 
 
 def test_a_pool_at_rest_that_is_as_large_as_before_is_no_leak() -> None:
-    assert World(pool(20, "1")).go_on(WINDOW, pool(20, state_change=AT + 1)).check("unused")[0] == "ok"
+    held = (*pool(20, state_change=AT + 1), *fresh(1))
+    assert World(pool(20, "1")).go_on(WINDOW, held).check("unused")[0] == "ok"
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(29.0, "ok"), (30.0, "bad")])
