@@ -84,11 +84,14 @@ class AuditTrail:
 class Shop:
     """What the shop does, apart from HTTP."""
 
-    def __init__(self, dsn: str, version: str, *, leak_per_second: float, session_seconds: float) -> None:
+    def __init__(
+        self, dsn: str, version: str, *, leak_per_second: float, session_seconds: float, audit_dsn: str | None = None
+    ) -> None:
         self.version = version
         application_name = f"web@{version}"
         self.pool = Pool(lambda: _connect(dsn, application_name), lifetime_seconds=session_seconds)
-        self.audit = AuditTrail(dsn, application_name, leak_per_second) if leak_per_second > 0 else None
+        leaks = leak_per_second > 0
+        self.audit = AuditTrail(audit_dsn or dsn, application_name, leak_per_second) if leaks else None
 
     def buy(self) -> dict[str, Any]:
         """Sell one item, in one transaction that takes as long as a payment does."""
@@ -194,9 +197,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--version", required=True)
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 takes a free one")
+    place.add_argument("--port", type=int, default=0, help="0 takes a free one")
     place.add_argument("--listen-fd", type=int, help="a listening socket, handed over by the version before")
+    parser.add_argument("--host", default="127.0.0.1", help="where --port is taken")
     parser.add_argument("--leak-per-second", type=float, default=0.0)
+    parser.add_argument("--audit-dsn", help="where the leaking sessions go (default: --dsn); past a pooler, say")
     parser.add_argument(
         "--session-seconds", type=float, default=SESSION_SECONDS, help="how long a pooled session lives"
     )
@@ -204,12 +209,13 @@ def main(arguments: list[str] | None = None) -> None:
     if options.listen_fd is not None:
         listener = socket.socket(fileno=options.listen_fd)
     else:
-        listener = socket.create_server(("127.0.0.1", options.port), backlog=128)
+        listener = socket.create_server((options.host, options.port), backlog=128)
     shop = Shop(
         options.dsn,
         options.version,
         leak_per_second=options.leak_per_second,
         session_seconds=options.session_seconds,
+        audit_dsn=options.audit_dsn,
     )
     _serve(shop, listener)
 

@@ -2,9 +2,13 @@
 
 Owns the load and its own count of it. It must not look at the shop from inside: a customer sees an answer, a refusal or
 a long wait, and so does this.
+
+    python -m batsignal.drills.actors.shoppers --host shop --port 8000
 """
 
+import argparse
 import http.client
+import signal
 import statistics
 import threading
 import time
@@ -52,8 +56,8 @@ def mood_of(purchases: Iterable[Purchase], *, since: float) -> Mood:
 class Shoppers:
     """Some customers, each with a thread; they come back every `PERIOD_SECONDS`, later when the shop is slow."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, *, host: str = "127.0.0.1") -> None:
+        self._address = (host, port)
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._purchases: deque[Purchase] = deque(maxlen=SHOPPERS * 50)
@@ -83,7 +87,7 @@ class Shoppers:
         wait = first_seconds
         while not self._stopped.wait(wait):
             started = time.monotonic()
-            bought = _buy(self._port)
+            bought = _buy(*self._address)
             seconds = time.monotonic() - started
             self._note(Purchase(time.time(), seconds, bought))
             wait = max(PERIOD_SECONDS - seconds, 0.0)
@@ -93,8 +97,8 @@ class Shoppers:
             self._purchases.append(purchase)
 
 
-def _buy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+def _buy(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/buy")
         answer = connection.getresponse()
@@ -104,3 +108,22 @@ def _buy(port: int) -> bool:
     finally:
         connection.close()
     return answer.status == http.HTTPStatus.OK
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Go shopping until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m batsignal.drills.actors.shoppers")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args(arguments)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    shoppers = Shoppers(options.port, host=options.host)
+    shoppers.start()
+    stopped.wait()
+    shoppers.stop()
+
+
+if __name__ == "__main__":
+    main()
