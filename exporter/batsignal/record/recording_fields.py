@@ -11,6 +11,7 @@ from typing import Any
 INSTANT_MOST = 1e11
 NUMBER_MOST = 2**63
 SHOWN_CHARACTERS = 40
+LABEL_CHARACTERS_MOST = 200
 
 Fields = dict[str, Any]
 
@@ -58,6 +59,12 @@ def text(source: Fields, key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise expected(key, "text", value)
     return value
+
+
+def label(source: Fields, key: str) -> str | None:
+    """Return a text that is told in sentences, cut where it goes on and on: nobody's name or reason is that long."""
+    value = text(source, key)
+    return None if value is None else value[:LABEL_CHARACTERS_MOST]
 
 
 def truth(source: Fields, key: str) -> bool | None:

@@ -15,6 +15,7 @@ from batsignal.record.recording_fields import (
     Fields,
     expected,
     instant,
+    label,
     mapping,
     number,
     numbers,
@@ -55,7 +56,7 @@ def read_header(line: Fields) -> Header:
     if interval_seconds is not None and interval_seconds <= 0:
         raise expected("interval_seconds", "a number of seconds above 0", interval_seconds)
     return Header(
-        server=text(line, "server") or "server",
+        server=label(line, "server") or "server",
         started_at=instant(line, "started_at") or 0.0,
         interval_seconds=interval_seconds or 1.0,
         facts=read_facts(line, ServerFacts()),
@@ -141,7 +142,7 @@ def read_failure(line: Fields, key: str = "failure") -> PollFailure | None:
     failure = mapping(line, key)
     if not failure:
         return None
-    reason, said = text(failure, "reason"), text(failure, "text")
+    reason, said = label(failure, "reason"), label(failure, "text")
     if reason in FAILURE_REASONS:
         return PollFailure(reason=reason, sqlstate=text(failure, "sqlstate"), text=said or reason)
     # Somebody else's word for why nothing was seen. That nothing was seen is certain, and the word is kept.
@@ -229,18 +230,18 @@ def _failure_fields(failure: PollFailure | None) -> Fields | None:
 
 
 def _probe(probe: Fields, t: float) -> ProbeResult:
-    endpoint, up = text(probe, "endpoint"), truth(probe, "up")
+    endpoint, up = label(probe, "endpoint"), truth(probe, "up")
     if not endpoint or up is None:
         raise Fault("probes: expected objects with endpoint and up")
     at = instant(probe, "at")
     return ProbeResult(
         endpoint=endpoint,
-        service=text(probe, "service") or endpoint,
+        service=label(probe, "service") or endpoint,
         at=t if at is None else at,
         up=up,
         seconds=number(probe, "seconds") or 0.0,
         status=whole(probe, "status"),
-        reason=text(probe, "reason"),
+        reason=label(probe, "reason"),
         phases=numbers(probe, "phases"),
         tls_expiry=instant(probe, "tls_expiry"),
         is_home=truth(probe, "home") is not False,
@@ -265,10 +266,10 @@ def _probe_fields(probe: ProbeResult) -> Fields:
 
 
 def _deploy(deploy: Fields) -> Deploy:
-    service, version, at = text(deploy, "service"), text(deploy, "version"), instant(deploy, "at")
+    service, version, at = label(deploy, "service"), label(deploy, "version"), instant(deploy, "at")
     if not service or not version or at is None:
         raise Fault("deploys: expected objects with service, version and at")
-    return Deploy(service=service, version=version, at=at, previous=text(deploy, "previous"))
+    return Deploy(service=service, version=version, at=at, previous=label(deploy, "previous"))
 
 
 def _deploy_fields(deploy: Deploy) -> Fields:
@@ -277,7 +278,7 @@ def _deploy_fields(deploy: Deploy) -> Fields:
 
 
 def _pool(pool: Fields) -> PoolerPool:
-    database, user = text(pool, "database"), text(pool, "user")
+    database, user = label(pool, "database"), label(pool, "user")
     if database is None or user is None:
         raise Fault("pools: expected objects with database and user")
     # PgBouncer splits the wait into whole seconds and the microseconds beyond.

@@ -266,3 +266,16 @@ def test_no_text_of_a_recording_can_lead_a_log_or_a_terminal_astray(tmp_path: Pa
     assert second.failure is not None
     assert second.failure.text == f"{tame}: {tame}"
     assert all(part.isprintable() for part in repr([first, second]).splitlines())
+
+
+def test_name_that_goes_on_and_on_is_cut(tmp_path: Path) -> None:
+    long = "x" * 10**6
+    tick = KEY | {
+        "probes": [{"endpoint": long, "up": False, "reason": long}],
+        "deploys": [{"service": long, "version": long, "at": T}],
+        "pools": [{"database": long, "user": long}],
+    }
+    header, ticks = read(written_by_others(tmp_path / "a.jsonl", HEADER | {"server": long}, tick))
+    (first,) = ticks
+    told = (header.server, first.probes[0].endpoint, first.probes[0].reason, first.deploys[0].version)
+    assert {len(name or "") for name in (*told, (first.pools or ())[0].user)} == {200}
