@@ -186,9 +186,13 @@ def test_a_terminal_that_is_closed_ends_the_demo_and_leaves_nothing(account: Acc
 
 
 @pytest.mark.parametrize("account", account_names()[:1], indirect=True)
-def test_a_reader_who_has_seen_enough_ends_the_demo(account: Account) -> None:
+def test_a_reader_who_has_tried_the_way_back_and_seen_enough_ends_the_demo(account: Account) -> None:
     with account.start(*FOREVER) as process:
-        read_until(process, b"calm")
+        told = read_until(process, b"calm").decode()
+        (release,) = (line.strip() for line in told.splitlines() if "BATSIGNAL_TOKEN=" in line)
+        done = subprocess.run(["sh", "-c", release], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert "left alone: " in done.stdout  # the pool is at work
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(DEADLINE_SECONDS) == 0

@@ -13,6 +13,8 @@ from batsignal.drills.embedded import EmbeddedServer
 from daemon_home import RELEASE_TOKEN, TOKEN, Home, Until
 
 MAY_END = "CREATE ROLE releaser LOGIN IN ROLE pg_monitor, pg_signal_backend; CREATE ROLE app LOGIN"
+# What does not depend on the server's version.
+ON_ONE = pytest.mark.parametrize("postgres", ["15"], indirect=True)
 NO_MORE = "DROP ROLE releaser, app"
 
 
@@ -157,6 +159,7 @@ def test_a_daemon_that_came_when_no_slot_was_left_ends_them_through_its_replicat
     sessions.run(server, "DROP ROLE rescue")
 
 
+@ON_ONE
 def test_without_the_privilege_it_says_what_to_grant_and_ends_nothing(home: Home, sessions: Any, until: Until) -> None:
     home.role = "watcher"
     life = home.begin()
@@ -177,6 +180,7 @@ def test_without_the_privilege_it_says_what_to_grant_and_ends_nothing(home: Home
     life.stop()
 
 
+@ON_ONE
 def test_nobody_who_is_meant_is_no_error_and_who_is_called_alike_is_named(
     home: Home, sessions: Any, until: Until
 ) -> None:
@@ -192,6 +196,7 @@ def test_nobody_who_is_meant_is_no_error_and_who_is_called_alike_is_named(
     life.stop()
 
 
+@ON_ONE
 def test_only_its_own_token_opens_the_door(home: Home) -> None:
     life = home.begin()
     ask = ("release", "--application", "web", "--url", life.url)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from batsignal.cli import demo_rows
 from batsignal.cli.address import reserve_address
@@ -108,6 +109,8 @@ class _Play:
         terminal.say()
         terminal.say(f"The page is at {scene.watcher.url}", "strong")
         terminal.say("Ctrl-C ends the demo and removes all of it.")
+        terminal.say("Once it is lit, end what was lost, from another terminal:")
+        terminal.say(f"  {_release_command(scene)}")
         terminal.say()
 
     def go_on(self, pace: Pace) -> None:
@@ -151,6 +154,13 @@ class _Play:
     def _say(self, lines: Sequence[Line]) -> None:
         for line in lines:
             self._terminal.say(line.text, line.tone)
+
+
+def _release_command(scene: Scene) -> str:
+    """Return what ends the leaked sessions and leaves the shop's pool alone, to be pasted into a shell."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "batsignal" else f"{sys.executable} -m batsignal"
+    where = f"BATSIGNAL_URL={scene.watcher.url} BATSIGNAL_TOKEN={scene.release_token}"
+    return f"{where} {program} release --application {SERVICE} --idle-longer-seconds 15 --yes"
 
 
 def _show_log(scene: Scene) -> None:

@@ -7,6 +7,7 @@ method, so that whoever plays the scene can tell what happens next.
 import contextlib
 import http.client
 import json
+import secrets
 import selectors
 import signal
 import socket
@@ -70,6 +71,7 @@ class Scene:
         self._port = port
         self._daemon_command = daemon_command
         self._stack = contextlib.ExitStack()
+        self.release_token = secrets.token_hex(16)
         self._server: EmbeddedServer | None = None
         self._shop: subprocess.Popen[bytes] | None = None
 
@@ -106,7 +108,7 @@ class Scene:
         with contextlib.closing(psycopg2.connect(server.dsn())) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("CREATE ROLE batsignal LOGIN IN ROLE pg_monitor")
+                cursor.execute("CREATE ROLE batsignal LOGIN IN ROLE pg_monitor, pg_signal_backend")
                 cursor.execute(f"CREATE ROLE {SERVICE} LOGIN")
                 cursor.execute(f"CREATE DATABASE {DATABASE} OWNER {SERVICE}")
                 # The server trusts this host, and a superuser may run programs: nobody else on the host shall be one.
@@ -114,6 +116,9 @@ class Scene:
 
     def start_daemon(self) -> None:
         """Write the daemon's config, start it, and wait for its first look."""
+        token_path = self.directory / "release_token"
+        token_path.touch(0o600)
+        token_path.write_text(self.release_token, encoding="ascii")
         config = {
             "servers": [{"name": "db1", "dsn": self.server.dsn(user="batsignal")}],
             "endpoints": [
@@ -125,6 +130,7 @@ class Scene:
                     "timeout_seconds": PROBE_TIMEOUT_SECONDS,
                 }
             ],
+            "web": {"release_token_file": token_path.name},
             "store": {"path": str(self.directory / "batsignal.db")},
         }
         config_path = self.directory / "batsignal.yml"
