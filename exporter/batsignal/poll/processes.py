@@ -27,6 +27,8 @@ _Row = tuple[str, Session | None, Session]
 
 # The kernel counts a process's birth in hundredths of a second.
 BIRTH_TOLERANCE_SECONDS = 0.01
+# The server's own processes come and go: so often they are told from clients' anew.
+UNSEEN_SECONDS = 5.0
 # To look for a server that is not shown to be here costs a pass over all processes.
 SEARCH_SECONDS = 5.0
 
@@ -54,6 +56,9 @@ class Processes:
         self._proved_by: object = None
         self._search_due = float("-inf")
         self._children = Children(0)
+        self._others = 0
+        """How many of the children are no clients' at the last look at all of them."""
+        self._unseen_due = float("-inf")
         self._prefix: str | None = None
         self._read: dict[Child, tuple[str, Title]] = {}
         self._rows: dict[int, _Row] = {}
@@ -96,6 +101,7 @@ class Processes:
             self._children = Children(0 if postmaster is None else postmaster.pid)
             self._prefix = None
             self._read = {}
+            self._unseen_due = float("-inf")
         self._postmaster, self._proved_by = postmaster, proof
 
     # -- the look --------------------------------------------------------------------------------------------------
@@ -105,11 +111,21 @@ class Processes:
         self._known, self._last_known = None, sessions
         self._rows = {}
 
-    def count_unseen(self, seen: Iterable[Session]) -> tuple[int, int]:
-        """Return how many are `authenticating` and `unborn` beside the sessions that were seen; 0 if nobody tells."""
+    def count_unseen(self, seen: Sequence[Session]) -> tuple[int, int]:
+        """Return how many are `authenticating` and `unborn` beside the sessions that were seen; 0 if nobody tells.
+
+        `seen` are all but our own. While there are no more processes than those and the server's own, none is read.
+        """
+        now = self._monotonic()
+        if now < self._unseen_due:
+            count = self._children.count()
+            if count is not None and count <= len(seen) + self._others + 1:
+                return 0, 0
+        self._unseen_due = now + UNSEEN_SECONDS
         pids = {session.pid for session in seen}
         titles = self._titles(lambda child: child.pid not in pids, again=("authenticating", "unborn"))
         kinds = [title.kind for _, title in titles.values()]
+        self._others = kinds.count("other")
         return kinds.count("authenticating"), kinds.count("unborn")
 
     def look(self, *, born_before: float) -> Sighting | None:

@@ -13,7 +13,7 @@ from batsignal.detect.signal import Subject
 from batsignal.expose import page
 from batsignal.record.board import PastIncident, SlotSample, StoreHealth
 from batsignal.record.tally import ServerTally
-from batsignal.snapshot import Deploy
+from batsignal.snapshot import Deploy, PollFailure
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 DRAWING = {"path", "rect", "circle", "stop", "line"}
@@ -166,6 +166,28 @@ def test_server_that_cannot_be_seen_is_never_called_quiet(boards: Any) -> None:
     assert "All quiet" not in text
     assert "connection to 127.0.0.1 port 5432 refused: nothing listens there" in text
     assert "Last answer at 09:04:19 UTC , 41 s ago. The numbers below are from then." in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "view", "headline", "way"),
+    [
+        ("slots_full", "walsender", "No slot left on db1", "the replication path"),
+        ("slots_full", "process_titles", "No slot left on db1", "the server's process titles"),
+        ("auth_failed", "process_titles", "Seeing db1 only from outside", "the server's process titles"),
+    ],
+)
+def test_server_that_is_seen_another_way_shows_numbers_of_now_why_and_by_which_way(
+    boards: Any, reason: Any, view: Any, headline: str, way: str
+) -> None:
+    server = boards.server()
+    refusal = PollFailure(reason=reason, text="they do not let us in")
+    server = replace(server, snapshot=replace(server.snapshot, view=view, refusal=refusal))
+    text = read(boards.board(server), boards.now)
+    assert headline in text
+    assert "All quiet" not in text
+    assert "they do not let us in" in text
+    assert way in text
+    assert "The numbers below are from then" not in text
 
 
 def test_server_that_never_answered_shows_no_numbers(boards: Any) -> None:
