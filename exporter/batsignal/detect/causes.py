@@ -73,7 +73,7 @@ def _said_for(symptom: Key, superseded: Mapping[Key, Key]) -> Key:
 
 def explains(cause: Finding, symptom: Finding) -> bool:
     """Whether a cause silences a symptom: it eats into that very thing, and wakes whom the symptom would have woken."""
-    if symptom.kind not in _explained_by(cause, symptom):
+    if symptom.kind not in _explained_by(cause, symptom) or _is_lost_past_the_pooler(cause, symptom):
         return False
     if symptom.severity == "critical" and cause.severity != "critical" and not _wakes_for(cause, symptom):
         return False
@@ -99,6 +99,12 @@ def _is_in_pool(piled_up: Finding, starved: Finding) -> bool:
         return False
     ours, theirs = piled_up.subject, starved.subject
     return None not in (ours.database, ours.user) and (ours.database, ours.user) == (theirs.database, theirs.user)
+
+
+def _is_lost_past_the_pooler(starved: Finding, leak: Finding) -> bool:
+    """Whether more sessions are lost than a pooler's empty pool has: those are not its own, and nothing bounds them."""
+    is_poolers = starved.kind == "pool_starvation" and starved.subject.pool is not None
+    return is_poolers and leak.kind == "leak" and leak.sessions > starved.sessions
 
 
 def _reaches_endpoint(cause: Finding, symptom: Finding) -> bool:

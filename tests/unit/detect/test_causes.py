@@ -129,6 +129,15 @@ def test_statement_that_piles_up_in_a_poolers_pool_is_told_as_what_it_does_and_e
     assert explains(inside, found("pool_starvation", application="web", database="shop", user="web"))
 
 
+def test_leak_of_more_sessions_than_a_poolers_empty_pool_has_goes_past_it_and_is_told() -> None:
+    pool = replace(found("pool_starvation", pool="shop/web", database="shop", user="web"), sessions=6)
+    leak = found("leak", database="shop", user="web")
+    assert explains(pool, replace(leak, sessions=6))
+    assert not explains(pool, replace(leak, sessions=7))
+    # Of an application's own pool nobody knows the size.
+    assert explains(replace(pool, subject=Subject(application="web")), replace(leak, sessions=7))
+
+
 def test_server_that_is_away_wakes_somebody_itself_if_it_lasts_and_its_endpoints_do_not() -> None:
     away = replace(found("database_unreachable", "warning"), wakes_if_it_lasts=True)
     assert explains(away, found("endpoint_down"))
