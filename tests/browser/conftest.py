@@ -62,6 +62,9 @@ class KeptIncident:
         self.view = boards.kept_incident()
         self.told = boards.past_slots()
 
+    def incidents(self, *, limit: int, before: float | None) -> Any:
+        return [self.view] * (limit if before is None else 1)
+
     def incident(self, incident: str) -> Any:
         return self.view if incident == "a1" else None
 

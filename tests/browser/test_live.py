@@ -108,7 +108,7 @@ def test_an_incident_that_goes_on_is_kept_fresh_and_one_that_is_over_is_left_alo
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_of_an_incident_fits_its_screen(site: Any, open_browser: Callable[..., Any], width: int) -> None:
     browser = open_browser(width=width)
-    for path in ("incidents/a1", "incidents/none"):
+    for path in ("incidents/a1", "incidents/none", "incidents?before=5"):
         browser.open(site.url + path)
         assert browser.run("return document.documentElement.scrollWidth") <= width, path
     # The page that is missing is a 404, which the browser tells of too.

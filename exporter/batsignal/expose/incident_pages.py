@@ -1,4 +1,4 @@
-"""`/incidents/ID`: the page of one incident, for whoever comes from the status page, a report or a chat.
+"""`/incidents` and `/incidents/ID`: all that is kept, and a page of each, for whoever comes from the page or a chat.
 
 Owns what is asked of the disk for it, and for how long an answer is good: the picture is made of the whole recording,
 which is too much work for each reload of each reader. What it says is `page.incident`'s affair.
@@ -15,8 +15,10 @@ from starlette.responses import Response
 from batsignal.expose import page
 from batsignal.expose.disk import Disk, Fault
 from batsignal.expose.html import html_answer
+from batsignal.expose.incidents import before_of
 from batsignal.record.past_slots import PastSlots
 
+LINES_A_PAGE = 50
 PICTURES_KEPT = 16
 # Of an incident that goes on, or whose recording may not be made yet, the picture is looked up anew so rarely; and the
 # more rarely, the longer it takes.
@@ -34,13 +36,25 @@ class _Picture:
 
 
 class IncidentPages:
-    """The handler. `runbooks` are the names that are served now."""
+    """The handlers. `runbooks` are the names that are served now."""
 
     def __init__(self, disk: Disk, clock: Callable[[], float], runbooks: Callable[[], frozenset[str]]) -> None:
         self._disk = disk
         self._clock = clock
         self._runbooks = runbooks
         self._pictures: OrderedDict[str, _Picture] = OrderedDict()
+
+    async def list(self, request: Request) -> Response:
+        """Answer the newest incidents, or those before an instant."""
+        try:
+            past, before = self._disk.past, before_of(request)
+            found = await self._disk.ask(lambda: past.incidents(limit=LINES_A_PAGE + 1, before=before))
+        except Fault as fault:
+            return html_answer(request, page.draw_missing(str(fault), root="./").document(), fault.status)
+        drawn = page.draw_incidents(
+            found[:LINES_A_PAGE], self._clock(), is_later_page=before is not None, has_more=len(found) > LINES_A_PAGE
+        )
+        return html_answer(request, drawn.document())
 
     async def one(self, request: Request) -> Response:
         incident = request.path_params["incident"]

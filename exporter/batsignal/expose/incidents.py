@@ -27,7 +27,7 @@ class IncidentViews:
 
     async def list(self, request: Request) -> Response:
         async def answer() -> Response:
-            limit, before, past = _limit(request), _before(request), self._disk.past
+            limit, before, past = _limit(request), before_of(request), self._disk.past
             found = await self._disk.ask(lambda: past.incidents(limit=limit, before=before))
             return json_answer({"time": self._clock(), "incidents": [_addressed(one) for one in found]})
 
@@ -76,7 +76,8 @@ def _limit(request: Request) -> int:
     return int(text)
 
 
-def _before(request: Request) -> float | None:
+def before_of(request: Request) -> float | None:
+    """Return the instant that is asked for as `before`, None when none is; raises Fault."""
     text = request.query_params.get("before")
     if text is None:
         return None

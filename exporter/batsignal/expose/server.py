@@ -208,6 +208,7 @@ def build_app(
         routes=[
             Route("/metrics", _Metrics(metrics)),
             Route("/", views.page),
+            Route("/incidents", incident_pages.list),
             Route("/incidents/{incident}", incident_pages.one),
             Route("/-/healthy", views.healthy),
             Route("/-/ready", views.ready),

@@ -1,5 +1,6 @@
 """`/incidents/ID`, from a disk that is slow, broken, or not there."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,15 @@ class Kept:
         self.told: Any = boards.past_slots()
         self.asked = 0
         self.fault: Exception | None = None
+
+    def incidents(self, *, limit: int, before: float | None) -> list[dict[str, Any]]:
+        if self.fault is not None:
+            raise self.fault
+        first = self.view["signal"]["detected"]
+        ids = [n for n in range(120) if before is None or first - n < before]
+        return [
+            self.view | {"id": f"{n:x}", "signal": self.view["signal"] | {"detected": first - n}} for n in ids[:limit]
+        ]
 
     def incident(self, incident: str) -> dict[str, Any] | None:
         if self.fault is not None:
@@ -111,3 +121,24 @@ def test_pictures_are_kept_of_a_few_incidents_only(
     for incident in ("a1", "b2", "a1"):
         client.get(f"/incidents/{incident}")
     assert kept.asked == 3
+
+
+def test_all_that_is_kept_is_listed_page_by_page(client: AppClient) -> None:
+    ids, path, pages = [], "/incidents", 0
+    while path:
+        text = client.get(path).text
+        ids += re.findall(r'href="incidents/([0-9a-f]+)"', text)
+        older = re.search(r'href="(incidents\?before=[^"]+)"', text)
+        path, pages = f"/{older[1]}" if older else "", pages + 1
+    assert ids == [f"{n:x}" for n in range(120)]
+    assert pages == 3
+
+
+def test_a_list_with_nothing_in_it_and_one_that_cannot_be_read_say_so(client: AppClient, kept: Kept) -> None:
+    assert "No older incident is kept." in client.get("/incidents?before=5").text
+    refused = client.get("/incidents?before=yesterday")
+    assert (refused.status_code, "before: expected Unix seconds" in refused.text) == (400, True)
+    kept.fault = StoreError("input/output error")
+    broken = client.get("/incidents")
+    assert (broken.status_code, "input/output error" in broken.text) == (503, True)
+    assert 'href="./"' in broken.text

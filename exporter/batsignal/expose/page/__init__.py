@@ -7,17 +7,16 @@ that are open, as the part of it that changes.
 """
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from batsignal.expose.page import chart, wording
-from batsignal.expose.page.incident import tell_incident
+from batsignal.expose.page.incident import View, line_of, tell_incident
 from batsignal.expose.page.story import CARDS_SHOWN, Mood, tell
 from batsignal.record.board import Board
 from batsignal.record.past_slots import PastSlots
@@ -115,6 +114,7 @@ _TEMPLATES = _environment()
 _SHELL = _TEMPLATES.get_template("shell.html.j2")
 _STATUS = _TEMPLATES.get_template("status.html.j2")
 _INCIDENT = _TEMPLATES.get_template("incident.html.j2")
+_INCIDENTS = _TEMPLATES.get_template("incidents.html.j2")
 _MISSING = _TEMPLATES.get_template("missing.html.j2")
 
 
@@ -130,9 +130,7 @@ def draw_status(board: Board, now: float, *, runbooks: frozenset[str] = frozense
     )
 
 
-def draw_incident(
-    view: Mapping[str, Any], slots: PastSlots | None, now: float, *, runbooks: frozenset[str] = frozenset()
-) -> Drawn:
+def draw_incident(view: View, slots: PastSlots | None, now: float, *, runbooks: frozenset[str] = frozenset()) -> Drawn:
     """Return the page of a kept incident, which stands one folder down; `slots` are those around it, if known."""
     story = tell_incident(view, slots, runbooks)
     goes_on = story.ended is None
@@ -144,12 +142,24 @@ def draw_incident(
     )
 
 
-def draw_missing(text: str) -> Drawn:
-    """Return the page that says why there is none, which stands one folder down."""
+def draw_incidents(views: Sequence[View], now: float, *, is_later_page: bool, has_more: bool) -> Drawn:
+    """Return a page of kept incidents, the newest first. `has_more` says that there are older ones."""
+    lines = [line_of(view) for view in views]
+    older = f"{lines[-1].detected!r}" if has_more else None
+    main = _INCIDENTS.render(lines=lines, now=now, is_later_page=is_later_page, older=older)
+    return Drawn(
+        title="Incidents \N{MIDDLE DOT} BatSignal",
+        icon=_ICON.format(colour=_ICON_COLOURS["quiet"]),
+        main=Markup(main),  # noqa: S704  # as above
+    )
+
+
+def draw_missing(text: str, *, root: str = "../") -> Drawn:
+    """Return the page that says why there is none; `root` leads from where it stands to the status page."""
     return Drawn(
         title="Not here \N{MIDDLE DOT} BatSignal",
         icon=_ICON.format(colour=_ICON_COLOURS["quiet"]),
-        main=Markup(_MISSING.render(text=text)),  # noqa: S704  # as above
+        main=Markup(_MISSING.render(text=text, root=root)),  # noqa: S704  # as above
     )
 
 

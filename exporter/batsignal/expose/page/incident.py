@@ -12,6 +12,7 @@ from batsignal.detect.signal import DeployRef, Subject
 from batsignal.expose.page import wording
 from batsignal.expose.page.chart import Chart, Mark, draw
 from batsignal.expose.page.lit import begins_with_a_word, cut, facts, without_verdict
+from batsignal.record.board import PastIncident
 from batsignal.record.past_slots import PastSlots
 
 # Of a run of updates that bring nothing but numbers the first and the last tell the story.
@@ -108,6 +109,21 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
         steps=tuple(sorted(_steps(view, events, deploy), key=lambda step: step.t)),
         chart=_chart(view, slots, subject, deploy),
         chart_is_whole=slots is None or slots.is_whole,
+    )
+
+
+def line_of(view: View) -> PastIncident:
+    """Return a kept incident in one line."""
+    signal: View = view["signal"]
+    return PastIncident(
+        id=str(view["id"]),
+        server=str(signal["server"]),
+        kind=str(signal["kind"]),
+        severity=str(view["worst"]),
+        summary=str(signal.get("summary") or ""),
+        since=signal["since"],
+        detected=signal["detected"],
+        ended=view["ended"],
     )
 
 
