@@ -9,7 +9,7 @@ from pathlib import Path
 
 BENCH = Path(__file__).parent
 QUICK = ("scrape", "database_time")
-SLOW = ("recording", "simulator_reality", "footprint", "page_latency", "first_signal", "faults")
+SLOW = ("recording", "simulator_reality", "footprint", "page_latency", "first_signal", "faults", "sight")
 
 
 def main() -> int:

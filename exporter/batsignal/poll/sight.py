@@ -207,6 +207,8 @@ class Sight:
         emergency = self._emergency
         if emergency is None or not (refusal.reason in FULL or emergency.process is not None):
             return refused
+        if self._ordinary.process is not None:
+            return refused  # it is only late, and an attempt is made beside it: a walsender would be the third
         look = emergency.look()
         if look.failure is None:
             return replace(self._completed(look, emergency), refusal=refusal, refused=refused.refused)
