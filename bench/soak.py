@@ -84,7 +84,8 @@ class Soak:
     @property
     def missed_ticks(self) -> int:
         (began, before), (ended, after) = self.looks[0], self.looks[-1]
-        return max(round(ended - began) - round(after - before), 0)
+        # Rounded down: a last look that is late is not missed.
+        return max(int(ended - began) - round(after - before), 0)
 
     @property
     def failures(self) -> list[str]:

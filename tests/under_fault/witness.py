@@ -55,7 +55,7 @@ class Seen:
         if not self.looks_at_b:
             return 0
         (began, before), (ended, after) = self.looks_at_b[0], self.looks_at_b[-1]
-        return max(round(ended - began) - round(after - before), 0)
+        return max(int(ended - began) - round(after - before), 0)
 
     def hold(self) -> None:
         """Raise AssertionError, with what was seen, when a bound is not kept."""
