@@ -271,18 +271,32 @@ def _limits(board: Board) -> None:
             Frame(
                 title="What the server says",
                 text="What BatSignal's last look or attempt met; anything but `up` is in words in *Fleet*.",
-                width=16,
-                height=4,
+                width=9,
+                height=6,
             ),
             Ask(expr=f"{each('batsignal_server_state', 'server', 'state')} == 1", legend="{{server}}: {{state}}"),
             mapping=looks.words({"1": ("so", looks.CALM)}),
+        ),
+        lines(
+            Frame(
+                title="TCP sessions on the server's port",
+                text="As the host's kernel counts them, by state: also those that PostgreSQL has not let in yet."
+                " Absent unless"
+                " BatSignal runs on the server's host.",
+                width=9,
+                height=6,
+            ),
+            Ask(expr=each("batsignal_server_tcp_sessions", "server", "state"), legend="{{server}}: {{state}}"),
+            Ask(expr=each("batsignal_server_processes", "server"), legend="{{server}}: processes of the server"),
+            unit="short",
+            decimals=0,
         ),
         number(
             Frame(
                 title="May see all (pg_monitor)",
                 text="Whether BatSignal's role may see other roles' sessions on every chosen server.",
-                width=8,
-                height=4,
+                width=6,
+                height=6,
             ),
             Ask(expr="min(batsignal_privileged{server=~`$server`})"),
             unit="none",

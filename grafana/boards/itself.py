@@ -9,6 +9,7 @@ UID = "batsignal-itself"
 # The process' own metrics have no name of ours: taken of the targets that say they are BatSignal.
 _OURS = "and on (job, instance) batsignal_build_info"
 _DAEMON = "{{instance}}"
+_CONFIG, _WEB_CONFIG = "batsignal_config_last_reload_successful", "batsignal_web_config_last_reload_successful"
 
 
 def board() -> Board:
@@ -56,16 +57,19 @@ def _runs(board: Board) -> None:
         ),
         number(
             Frame(
-                title="Configuration",
-                text="Whether the last read of the configuration succeeded, everywhere. If not, the old one is in"
-                " force and the"
-                " log names what is wrong.",
+                title="Configurations refused",
+                text="Configurations and web configs whose last read failed: the old one is in force, and the log"
+                " names what is"
+                " wrong.",
                 width=4,
                 height=4,
             ),
-            Ask(expr="min(batsignal_config_last_reload_successful)"),
+            Ask(
+                expr=f"count({_CONFIG} == 0 or {_WEB_CONFIG} == 0) or count({_CONFIG}) * 0",
+            ),
             unit="none",
-            mapping=looks.words({"1": ("read", looks.GOOD), "0": ("REFUSED: the old one runs", looks.CRITICAL)}),
+            steps=looks.any_is_bad(),
+            mapping=looks.words({"0": ("all in force", looks.GOOD)}),
         ),
         number(
             Frame(
@@ -171,7 +175,7 @@ def _remembers(board: Board) -> None:
         ),
         lines(
             Frame(
-                title="Writes that failed or were given up, files put aside",
+                title="Writes that failed or were given up, files lost",
                 text="Failed attempts are tried again; what was given up is lost; a file put aside was broken or"
                 " foreign. All"
                 " should be nought.",
@@ -189,6 +193,10 @@ def _remembers(board: Board) -> None:
             Ask(
                 expr="max by (instance) (increase(batsignal_store_put_aside_total[$__rate_interval]))",
                 legend=f"{_DAEMON}: put aside",
+            ),
+            Ask(
+                expr="max by (instance, what) (increase(batsignal_store_deleted_total[$__rate_interval]))",
+                legend=f"{_DAEMON}: deleted, {{{{what}}}}",
             ),
             unit="short",
             decimals=0,

@@ -198,7 +198,7 @@ def _health(board: Board) -> None:
                 text="Whether probes succeeded; one that failed between two points shows. Three in a row light"
                 " endpoint_down."
                 " Endpoints of all servers.",
-                width=8,
+                width=6,
                 height=7,
             ),
             Ask(
@@ -211,7 +211,7 @@ def _health(board: Board) -> None:
             Frame(
                 title="Health endpoints: time to answer",
                 text="The slowest 5 % of probes, and their mean, whether they succeeded or not.",
-                width=8,
+                width=6,
                 height=7,
             ),
             Ask(expr=quantile(0.95, _ENDPOINTS, "endpoint", where=""), legend="{{endpoint}}, slowest 5 %"),
@@ -228,7 +228,7 @@ def _health(board: Board) -> None:
                 text="The parts of each endpoint's last probe. A part that was not reached is missing; much time in"
                 " `wait` with"
                 " little in `connect` is the application's own.",
-                width=8,
+                width=6,
                 height=7,
             ),
             Ask(
@@ -237,6 +237,20 @@ def _health(board: Board) -> None:
             ),
             unit="s",
             stacked=True,
+        ),
+        lines(
+            Frame(
+                title="Certificates run out in",
+                text="Time until the certificate of each health endpoint expires. Absent where none speaks TLS.",
+                width=6,
+                height=7,
+            ),
+            Ask(
+                expr="min by (endpoint) (batsignal_endpoint_tls_expiry_timestamp_seconds) - time()",
+                legend="{{endpoint}}",
+            ),
+            unit="s",
+            least=None,
         ),
         heading="Are users hurt?",
     )
@@ -247,7 +261,7 @@ def _health(board: Board) -> None:
                 text="Round trip of the cheapest query, once a second: the slowest 1 % and the median. Flat while an"
                 " incident"
                 " lasts: the database is not the cause.",
-                width=8,
+                width=6,
                 height=7,
             ),
             Ask(expr=quantile(0.99, "batsignal_ping_seconds", "server"), legend="{{server}}, slowest 1 %"),
@@ -258,7 +272,7 @@ def _health(board: Board) -> None:
             Frame(
                 title="Processor and memory of the server's host",
                 text="Share in use. Absent unless BatSignal runs on the server's host.",
-                width=8,
+                width=6,
                 height=7,
             ),
             Ask(expr=worst("batsignal_host_cpu_ratio", "server"), legend="{{server}}, processor"),
@@ -268,10 +282,25 @@ def _health(board: Board) -> None:
         ),
         lines(
             Frame(
+                title="Load of each processor",
+                text="Processes that run or wait to, over one minute, for each processor of the server's host."
+                " Absent unless"
+                " BatSignal runs there.",
+                width=6,
+                height=7,
+            ),
+            Ask(
+                expr=f"{worst('batsignal_host_load1', 'server')} / {each('batsignal_host_cpus', 'server')}",
+                legend="{{server}}",
+            ),
+            unit="short",
+        ),
+        lines(
+            Frame(
                 title="Memory of the server's processes",
                 text="What PostgreSQL's processes keep in memory together, shared pages counted in each. Absent unless"
                 " BatSignal runs on the server's host.",
-                width=8,
+                width=6,
                 height=7,
             ),
             Ask(expr=worst("batsignal_server_resident_bytes", "server"), legend="{{server}}"),

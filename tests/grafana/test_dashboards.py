@@ -206,7 +206,7 @@ def test_a_counter_is_never_shown_as_it_is(query: Query) -> None:
 @every_query
 def test_a_query_is_of_the_chosen_servers_or_of_what_has_no_server(query: Query) -> None:
     """Instead of the linter's job and instance: a server is one, whichever daemon or job tells of it."""
-    ours = ("batsignal_store_", "batsignal_recorder_", "batsignal_config_", "batsignal_build_info")
+    ours = ("batsignal_store_", "batsignal_recorder_", "batsignal_config_", "batsignal_web_", "batsignal_build_info")
     without = (*ours, "batsignal_endpoint_", "batsignal_deploy_", "process_", "scrape_", "up")
     for name in metrics(query.expr):
         if name.startswith(without):

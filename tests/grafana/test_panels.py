@@ -7,6 +7,8 @@ PgBouncer, a refused login of our own, a role with a limit, endpoints, comings a
 import contextlib
 import json
 import math
+import ssl
+import subprocess
 import sys
 import time
 import urllib.parse
@@ -132,11 +134,14 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
         ground = stack.enter_context(on_embedded(max_connections=100))
         pooler = PgBouncer(ground, pool_size=2)
         stack.callback(pooler.stop)
-        endpoint = HealthEndpoint("web")
-        stack.callback(endpoint.close)
+        certificate = make_certificate(folder)
+        endpoints = [HealthEndpoint("web"), with_tls(HealthEndpoint("search"), certificate)]
+        for endpoint in endpoints:
+            stack.callback(endpoint.close)
         prepare(ground)
-        config = write_config(folder, ground, pooler, endpoint)
-        run = [sys.executable, "-m", "batsignal", "run", f"--config.file={config}"]
+        config = write_config(folder, ground, pooler, endpoints)
+        trusting = ["env", f"SSL_CERT_FILE={certificate}"]
+        run = [*trusting, sys.executable, "-m", "batsignal", "run", f"--config.file={config}"]
         stack.enter_context(process([*run, f"--web.listen-address=127.0.0.1:{daemon}"], folder / "daemon.log"))
         stack.enter_context(process(prometheus_command(folder, daemon, prometheus), folder / "prometheus.log"))
         url = f"http://127.0.0.1:{daemon}"
@@ -163,17 +168,39 @@ def prepare(ground: Ground) -> None:
     ground.execute("ALTER ROLE web CONNECTION LIMIT 80")
 
 
-def write_config(folder: Path, ground: Ground, pooler: PgBouncer, endpoint: HealthEndpoint) -> Path:
+def make_certificate(folder: Path) -> Path:
+    """Make a key and a certificate for this host, in one file."""
+    path = folder / "endpoint.pem"
+    subject = ["-subj", "/CN=endpoint", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", *subject]
+    subprocess.run([*made, "-keyout", path, "-out", folder / "only.pem"], check=True, capture_output=True)
+    path.write_text(path.read_text() + (folder / "only.pem").read_text())
+    return path
+
+
+def with_tls(endpoint: HealthEndpoint, certificate: Path) -> HealthEndpoint:
+    """Let an endpoint that listens already speak TLS from now on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    endpoint._server.socket = context.wrap_socket(endpoint._server.socket, server_side=True)
+    return endpoint
+
+
+def write_config(folder: Path, ground: Ground, pooler: PgBouncer, endpoints: list[HealthEndpoint]) -> Path:
     assert ground.embedded is not None
     server = {
         "name": "db1",
         "dsn": ground.embedded.dsn(user="batsignal", dbname=ground.service_database),
         "pgbouncer_dsn": pooler.console_dsn,
     }
-    probe = {"name": "web", "url": endpoint.url, "interval_seconds": 1, "timeout_seconds": 1}
+    plain, tls = (endpoint.url for endpoint in endpoints)
+    probes = [
+        {"name": name, "url": url, "interval_seconds": 1, "timeout_seconds": 1}
+        for name, url in (("web", plain), ("search", tls.replace("http:", "https:")))
+    ]
     path = folder / "batsignal.yml"
     store = {"path": str(folder / "batsignal.db")}
-    path.write_text(yaml.safe_dump({"servers": [server], "endpoints": [probe], "store": store}))
+    path.write_text(yaml.safe_dump({"servers": [server], "endpoints": probes, "store": store}))
     return path
 
 
