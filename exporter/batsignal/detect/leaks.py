@@ -32,6 +32,7 @@ NEVER_USED_AGAIN_RATIO = 0.75
 GIVEN_BACK_RATIO = 0.3
 GIVEN_BACK_SECONDS = 60.0
 CLUMP_PENALTY = 6
+PERIODIC_PENALTY = 2
 # A pool opens a session only while all it has are at work: many small pools that each once needed one more, and never
 # again, open none beside one that was idle. A leak does, from the second session of an origin on.
 ALONE_PENALTY = 2
@@ -232,7 +233,7 @@ class LeakDetector:
     def _doubt(self, train: Train) -> int:
         """Return how many times as many must be lost as of a train that no pool could be."""
         if train.is_clumped:
-            return CLUMP_PENALTY
+            return PERIODIC_PENALTY if train.is_periodic else CLUMP_PENALTY
         return 1 if train.is_beside_idle or train.stuck >= self._limits.leak_sessions else ALONE_PENALTY
 
     def _is_steady(self, train: Train, t: float, least: int, *, full: bool) -> bool:

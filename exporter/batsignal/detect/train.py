@@ -46,6 +46,10 @@ PACE_SESSIONS = 30
 CLUMP_SECONDS = 2.0
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
+# The runs of a job: so many, at one interval. Pods that are started one after the other come sooner than that.
+RUNS_LEAST = 4
+RUN_SECONDS_LEAST = 90.0
+RUN_JITTER_RATIO = 0.1
 BESIDE_IDLE_RATIO = 0.5
 BEFORE_SECONDS = 120.0
 # So much of what was opened before our first look and looks lost must have been opened in nobody's place.
@@ -118,6 +122,19 @@ class Train:
         span = max(self.newest - self.since, 1.0)
         occupied = CLUMP_SECONDS * len(moments) / span
         return len(self.tracks) / len(moments) >= CLUMP_SESSIONS and occupied < CLUMP_OCCUPANCY_RATIO
+
+    @cached_property
+    def is_periodic(self) -> bool:
+        """Whether its clumps come at one interval, as the runs of a job do, and pools that start do not."""
+        starts = [self.tracks[0].lost_at]
+        for track in self.tracks:
+            if track.lost_at - starts[-1] > RUN_SECONDS_LEAST / 2:
+                starts.append(track.lost_at)
+        gaps = [later - earlier for earlier, later in pairwise(starts)]
+        if len(gaps) < RUNS_LEAST - 1:
+            return False
+        usual = median(gaps)
+        return usual >= RUN_SECONDS_LEAST and all(abs(gap - usual) <= RUN_JITTER_RATIO * usual for gap in gaps)
 
     @cached_property
     def is_beside_idle(self) -> bool:

@@ -751,6 +751,22 @@ def test_a_job_that_loses_some_sessions_at_each_run_is_called(
     assert watcher.raised("leak")[0].signal.finding.severity == "warning"
 
 
+@pytest.mark.parametrize("jitter", [0.0, 5.0])
+def test_a_job_that_loses_sessions_at_each_of_its_runs_is_called_by_its_fifth(
+    make_world: Any, watcher: Any, jitter: float
+) -> None:
+    world = make_world(slots=Slots(max=303, superuser_reserved=3))
+    world.pool("web@1", least=4, most=8, work=5)
+    for run in range(8):
+        begin = 400 + 240.0 * run + jitter * (run % 3)
+        for n in range(5):
+            world.call(begin + 0.2 * n, lambda: world.open("sync@1").use(world.now, 0.1))
+    watcher.follow(world.looks(1500))
+    (raised,) = watcher.raised("leak")
+    finding = raised.signal.finding
+    assert (finding.subject.application, finding.severity) == ("sync", "warning")
+
+
 def test_a_leak_in_a_role_with_a_limit_names_that_limit(world: Any, watcher: Any) -> None:
     world.role_limits = {"app": 30}
     world.leak("web@1", every=2.0, at=ONSET)
