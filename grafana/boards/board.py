@@ -110,6 +110,9 @@ class Board:
             board = board.annotation(_Made(mark))
         made = board.build()
         made.panels = list(self._panels)
+        for one in made.templating.list_val or ():
+            # The SDK gives these to every variable; the schema knows them of intervals only.
+            one.auto = one.auto_min = one.auto_count = None
         return made
 
     @staticmethod

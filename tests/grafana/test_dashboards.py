@@ -17,7 +17,8 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from batsignal.config import Thresholds
-from boards import files
+from batsignal.detect.signal import KINDS
+from boards import files, looks
 from boards.board import Board
 from boards.panels import Ask, Frame, lines
 from dashboard_files import EVERY_QUERY, FILES, GRAFANA, Query, filled, load, metrics, panels
@@ -240,6 +241,10 @@ def test_thresholds_of_slots_are_those_of_the_rules() -> None:
                 found += 1
     assert found >= 4
     assert f"> {judged.saturation_critical_ratio}" in (ALERTS / "saturation.rules.yml").read_text()
+
+
+def test_every_kind_has_its_advice() -> None:
+    assert set(looks.TO_DO) == set(KINDS)
 
 
 def test_every_runbook_that_a_table_links_to_exists() -> None:
