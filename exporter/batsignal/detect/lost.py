@@ -18,6 +18,8 @@ from batsignal.detect.window import Closing, Origin, Track, is_copy_text
 COME_BACK_FACTOR = 2.0
 # A COPY that is fed by a slow client may wait for it at several looks in a row.
 COPY_REST_SECONDS = 15.0
+# A session that was used before may pause in the middle of its work for what it asks of somebody else.
+STUCK_REST_SECONDS = 10.0
 # A pool that lent a session for long and opens another beside it has lost it, if it has rested so many times as long as
 # any other there ever did before it was used again. A moment after it came back, the other's login may be under way.
 LENT_REST_FACTOR = 3.0
@@ -113,8 +115,14 @@ def _told_at(track: Track, limits: Thresholds) -> float:
 
 def rest_to_tell(track: Track, limits: Thresholds) -> float:
     """Return how long it must rest before it can be told from one that will be used again, in seconds."""
+    if not is_stuck(track):
+        return _rest_to_tell(track.longest_rest_seconds, limits.leak_idle_seconds)
+    # How long it lay in its pool says nothing of how long its client pauses in the middle of its work.
     is_copy = track.session.state == "active" and is_copy_text(track.session.query)
-    return _rest_to_tell(track.longest_rest_seconds, COPY_REST_SECONDS if is_copy else limits.leak_idle_seconds)
+    least_seconds = (
+        COPY_REST_SECONDS if is_copy else STUCK_REST_SECONDS if track.is_in_use else limits.leak_idle_seconds
+    )
+    return _rest_to_tell(track.longest_stuck_seconds, least_seconds)
 
 
 def _rest_to_tell(longest_rest_seconds: float, least_seconds: float) -> float:

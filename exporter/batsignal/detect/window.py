@@ -84,6 +84,8 @@ class Track:
     """Since when its client has left it unused; None while the server works for it."""
     longest_rest_seconds: float = 0.0
     """The longest it was left unused before it was used again."""
+    longest_stuck_seconds: float = 0.0
+    """The same of what it was left in the middle of its work."""
     at_use: int = 0
     """How often its group had been seen at work when this one's row last changed."""
     beside_idle_seconds: float = 0.0
@@ -327,6 +329,8 @@ class Window:
         before = track.session
         rested_seconds = _rest_before_use(track.resting_since, session, self.t)
         track.longest_rest_seconds = max(track.longest_rest_seconds, rested_seconds)
+        if before.state != "idle":
+            track.longest_stuck_seconds = max(track.longest_stuck_seconds, rested_seconds)
         track.resting_since = _rest(track, session, self.t)
         track.session = session
         if session.state_change != before.state_change:

@@ -162,6 +162,32 @@ def test_sessions_that_a_pool_lent_for_long_and_gets_back_no_more_are_lost_once_
     assert found.since - start == pytest.approx(200, abs=4)
 
 
+def drained(row: Callable[..., Any], t: float, *, rests: float) -> Any:
+    """A full pool that nobody had used for ten minutes; every two seconds one is lent, and rests in its transaction."""
+    for n in range(30):
+        begin = 100.0 + 2.0 * n
+        if begin <= t < begin + rests:
+            yield row(100 + n, "idle in transaction", at=begin, opened=-500.0, xact_start=begin)
+        else:
+            yield row(100 + n, "idle", at=-499.0 if t < begin else begin + rests, opened=-500.0)
+
+
+def test_leak_that_drains_a_pool_of_sessions_that_had_lain_there_for_long_is_called_in_time(
+    row: Callable[..., Any], show: Callable[..., Any], watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: drained(row, t, rests=math.inf), 160)
+    called, found = first(watcher, start)
+    assert 0 < called - 100 <= 45
+    assert found.subject.application == "web"
+
+
+def test_pauses_of_nine_seconds_in_transactions_of_a_pool_are_no_leak(
+    row: Callable[..., Any], show: Callable[..., Any], watcher: Any
+) -> None:
+    show(watcher, lambda t: drained(row, t, rests=9.0), 200)
+    assert not watcher.raised("leak"), watcher.sentences()
+
+
 def test_leak_through_a_pool_that_may_grow_is_called_though_its_sessions_had_been_lent_for_long(
     make_world: Any, watcher: Any, start: float
 ) -> None:

@@ -92,11 +92,21 @@ def test_session_that_no_other_was_opened_beside_is_in_its_pool(pool: Pool) -> N
 @pytest.mark.parametrize("state", ["idle in transaction", "idle in transaction (aborted)"])
 def test_session_that_was_lent_for_long_and_left_in_a_transaction_is_lost(pool: Pool, state: str) -> None:
     pool.session(0)
-    track = pool.session(1, rested=100)
+    track = pool.session(1, rested=100, rest=90)  # how long it lay in its pool says nothing
     track.session = replace(track.session, state=state)
-    found = pool.sort_out(105)
+    assert pool.sort_out(100 + lost.STUCK_REST_SECONDS - 1).lost == ()
+    found = pool.sort_out(100 + lost.STUCK_REST_SECONDS)
     assert found.lost == (track,)
     assert track.lost_at == 100
+
+
+def test_session_that_has_paused_in_its_transactions_before_must_pause_twice_as_long(pool: Pool) -> None:
+    pool.session(0)
+    track = pool.session(1, rested=100)
+    track.session = replace(track.session, state="idle in transaction")
+    track.longest_stuck_seconds = 20.0
+    assert pool.sort_out(139).lost == ()
+    assert pool.sort_out(140).lost == (track,)
 
 
 def test_first_session_of_an_origin_is_its_fill(pool: Pool) -> None:

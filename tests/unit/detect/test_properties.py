@@ -37,8 +37,10 @@ PROBED = ("endpoint-down", "endpoint-slow", "database-unreachable")
 # The looks that `failing` takes away are refused for want of a slot, and that is said of itself.
 TOLD_BY_A_REFUSAL = {"saturation"}
 TOLD_BY_PROBES = {"endpoint_down", "endpoint_slow", "database_unreachable"}
-# Who sees a pool's processes apart may tell a leak sooner or later; these are told by what they do to the server.
+# These are told by what they do to the server, at the same moment. Who sees a pool's processes apart tells a leak too,
+# sooner or later: the first session of each passes for its fill.
 WHATEVER_THE_HOST = ("query-pileup", "lock-pileup", "lock-pileup-transaction", "saturation", "idle-in-transaction")
+LEAKS = ("leak", "leak-in-transaction", "leak-unnamed")
 
 # Plays that end, or give way to another signal, before a minute's gap is over.
 SHORT = ("pgbouncer-starvation", "lock-pileup-transaction", "database-unreachable")
@@ -92,6 +94,14 @@ def test_judged_twice_the_very_same_is_said(row: str) -> None:
 def test_spread_over_more_hosts_it_is_the_same_incident(row: str) -> None:
     looks = looks_of(row)
     assert raised(spread(looks, 40)) == raised(spread(looks, 1))
+
+
+@pytest.mark.parametrize("hosts", [3, 40])
+@pytest.mark.parametrize("row", LEAKS)
+def test_a_leak_that_is_split_over_more_hosts_is_the_same_leak(row: str, hosts: int) -> None:
+    looks = looks_of(row)
+    said = [(kind, subject) for _, kind, subject in raised(spread(looks, hosts))]
+    assert said == [(kind, subject) for _, kind, subject in raised(looks)]
 
 
 def raised(looks: Sequence[Snapshot]) -> list[tuple[float, str, tuple[tuple[str, object], ...]]]:
