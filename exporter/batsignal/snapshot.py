@@ -202,7 +202,7 @@ def told_differently(now: Iterable[SessionKey], before: Iterable[SessionKey]) ->
     >>> dict(told_differently([(1, 10.0), (2, 20.0)], [(1, 10.5), (2, 9.0)]))
     {(1, 10.0): (1, 10.5)}
     """
-    starts = dict(before)
+    starts = {pid: start for pid, start in before}  # noqa: C416 - dict() would copy a mapping of sessions
     found: dict[SessionKey, SessionKey] = {}
     for pid, start in now:
         known = starts.get(pid)

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from batsignal.detect import wording
 from batsignal.detect.signal import Subject
-from batsignal.detect.window import Window
+from batsignal.detect.window import Origin, Window
+
+# Before 18 they are in no view, and known by number only; from 18 on they are sessions without a name.
+NOT_LOGGED_IN = "sessions that have not logged in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,21 @@ def limits_of(window: Window) -> list[Limit]:
 def holders_of(window: Window, limit: str) -> Counter[str]:
     """Return who held how many sessions that count against a limit, by name, when they were last seen."""
     holders: Counter[str] = Counter()
+    if limit == "server" and window.snapshot is not None and window.snapshot.authenticating:
+        holders[NOT_LOGGED_IN] = window.snapshot.authenticating
     for key, origin in window.origins.items():
-        if origin.tracks and limit in {"server", f"role:{key.user}", f"database:{key.database}"}:
+        if not origin.tracks:
+            continue
+        if limit == "server" and key.user is None and key.service is None and _is_starting(origin):
+            holders[NOT_LOGGED_IN] += len(origin.tracks)
+        elif limit in {"server", f"role:{key.user}", f"database:{key.database}"}:
             subject = Subject(application=key.service, version=key.version, user=key.user)
             holders[wording.culprit(subject)] += len(origin.tracks)
     return holders
+
+
+def _is_starting(origin: Origin) -> bool:
+    return all(track.session.state == "starting" for track in origin.tracks.values())
 
 
 def _set(limits: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -15,6 +15,8 @@ from batsignal.snapshot import ApplicationPattern, ProbeResult, Session, Snapsho
 
 OTHER = "other"
 UNSEEN = "unseen"
+STARTING = "starting"
+"""The state of a session that has not logged in."""
 
 PING_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 RATIO_BUCKETS = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)
@@ -189,7 +191,7 @@ class Tally:
         if snapshot.ping_seconds is not None:
             self._ping = self._ping.observe(snapshot.ping_seconds)
         self._count_churn(clients, snapshot)
-        usage = self._usage(clients, snapshot.t)
+        usage = self._usage(clients, snapshot.authenticating, snapshot.t)
         if self._last_t is not None:
             elapsed = max(snapshot.t - self._last_t, 0.0)
             for count in usage:
@@ -230,10 +232,12 @@ class Tally:
             self._closed[UNSEEN] = self._opened[UNSEEN]
         self._sessions_counted, self._seen_at_count = total, self._seen
 
-    def _usage(self, clients: Iterable[Session], t: float) -> tuple[ConnectionCount, ...]:
+    def _usage(self, clients: Iterable[Session], authenticating: int, t: float) -> tuple[ConnectionCount, ...]:
         raw = Counter(
             (session.datname, session.usename, session.application_name, session.state) for session in clients
         )
+        if authenticating:  # as PostgreSQL 18 shows them
+            raw[None, None, None, STARTING] += authenticating
         counts: Counter[tuple[str, str, str, str, str]] = Counter()
         for (datname, usename, application_name, state), sessions in raw.items():
             who = self._pattern.split(application_name)

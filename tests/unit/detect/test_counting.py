@@ -172,3 +172,21 @@ def test_way_in_that_is_shut_for_another_reason_is_told_whatever_the_titles_show
         watcher.look(replace(look, refusal=silent) if look.refusal else look)
     (raised,) = watcher.raised("database_unreachable")
     assert raised.t - start - 30 <= 6
+
+
+@pytest.mark.parametrize("shown", ["by number", "as rows"])
+def test_slots_that_are_held_by_who_never_logs_in_are_told_as_theirs(
+    make_world: Any, watcher: Any, start: float, shown: str
+) -> None:
+    world = make_world(slots=small(40))
+    world.pool("web@2.3.9", work=1, least=4, most=4)
+    for seen in world.looks(30):
+        look = seen
+        if look.t - start >= 10:
+            rows = tuple(Session(pid=9000 + n, backend_start=start + 10, state="starting") for n in range(36))
+            given = {"authenticating": 36} if shown == "by number" else {"sessions": (*look.sessions, *rows)}
+            look = replace(look, **given)
+        watcher.look(look)
+    (raised,) = watcher.raised("saturation")
+    assert raised.t - start <= 20
+    assert "sessions that have not logged in 36" in raised.signal.finding.evidence[0]

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,26 @@ def test_usage_counts_sessions_by_who_and_state(ticks: Ticks) -> None:
         ("shop", "app", "web", "1", "idle", 2),
     ]
     assert tally.clients == (("10.0.0.4", 4),)
+
+
+def test_sessions_that_have_not_logged_in_are_counted_as_starting_whether_by_number_or_by_row(ticks: Ticks) -> None:
+    rows = [session(n, None, state="starting", datname=None, usename=None) for n in (2, 3)]
+    by_row = ticks.look(0, session(1), *rows)
+    by_number = ticks.look(1, session(1), authenticating=2)
+    assert by_row.usage == by_number.usage
+    assert by_number.usage is not None
+    assert sum(count.sessions for count in by_number.usage if count.state == "starting") == 2
+
+
+def test_sessions_are_the_same_when_the_titles_tell_their_begin_a_little_otherwise(ticks: Ticks) -> None:
+    ticks.look(0, session(1), session(2))
+    by_titles = {"view": "process_titles"}
+    ticks.look(1, session(1), session(2), replace(session(3, None), backend_start=T + 0.4), **by_titles)
+    ticks.look(2, session(1), session(2), replace(session(3, None), backend_start=T + 0.4), **by_titles)
+    tally = ticks.look(3, session(1), session(2), replace(session(3), backend_start=T))
+    assert (dict(tally.opened), dict(tally.closed)) == ({"": 1}, {})
+    another = ticks.look(4, session(1), session(2), replace(session(3), backend_start=T + 0.4))
+    assert another.closed == {"": 1}, "within one view another begin is another session"
 
 
 def test_only_client_backends_are_counted(ticks: Ticks) -> None:
