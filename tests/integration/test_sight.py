@@ -1,5 +1,6 @@
 """Every way to see a real server whose every slot is taken, a superuser's too, and the change from one to the next."""
 
+import re
 import socket
 import struct
 import time
@@ -13,10 +14,13 @@ import psycopg2
 import pytest
 
 from batsignal.cli.check import check
+from batsignal.config import APPLICATION_PATTERN, Thresholds
+from batsignal.detect.verdict import Judge
 from batsignal.drills.embedded import HOST, EmbeddedServer
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.sight import Sight
-from batsignal.snapshot import Snapshot
+from batsignal.record.recording import RecordingWriter, read
+from batsignal.snapshot import ApplicationPattern, Snapshot
 
 MAX_CONNECTIONS = 40
 # Two ticks may be lost in a change, at one tick a second.
@@ -206,7 +210,7 @@ def failed_in_a_row(seen: list[Snapshot]) -> int:
 
 @pytest.mark.parametrize("way", ["walsender", "process_titles"])
 def test_lost_session_on_a_full_server_changes_over_and_back_without_a_gap(
-    postgres: EmbeddedServer, sights: Callable[..., Sight], way: str
+    postgres: EmbeddedServer, sights: Callable[..., Sight], tmp_path: Path, way: str
 ) -> None:
     sight = sights(postgres, emergency=way == "walsender")
     first = sight.look()
@@ -235,6 +239,20 @@ def test_lost_session_on_a_full_server_changes_over_and_back_without_a_gap(
         assert [one.view for one in seen[-4:]] == ["session"] * 4
         assert crowd.own_sessions() == 1, "the walsender is given back"
     assert failed_in_a_row(seen) <= 2
+    assert judged(replayed(seen, tmp_path)) == judged(seen), "a replay judges what was judged live"
+
+
+def replayed(seen: list[Snapshot], folder: Path) -> list[Snapshot]:
+    writer = RecordingWriter(folder / "seen.jsonl", server="db1", interval_seconds=LOOK_SECONDS)
+    for snapshot in seen:
+        writer.write(snapshot)
+    writer.close()
+    return list(read(folder / "seen.jsonl")[1])
+
+
+def judged(seen: list[Snapshot]) -> list[Any]:
+    judge = Judge(thresholds=Thresholds(), pattern=ApplicationPattern(re.compile(APPLICATION_PATTERN)))
+    return [judge.look(snapshot, ()) for snapshot in seen]
 
 
 def test_remote_server_without_an_emergency_dsn_has_no_view_and_says_so(
