@@ -105,7 +105,8 @@ def _is_about(signal: Signal, order: Order) -> bool:
     whole = f"{found.application}@{found.version}"
     if order.application is not None and found.application is not None:
         return order.application in {found.application, whole}
-    return found.user is not None and found.user == order.user
+    asked = ((found.user, order.user), (found.client, order.client))
+    return any(known is not None and known == wanted for known, wanted in asked)
 
 
 def _look(runner: ServerRunner) -> Snapshot:

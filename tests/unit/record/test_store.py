@@ -207,3 +207,31 @@ def test_the_last_few_incidents_are_loaded_in_one_line_each(kept: Kept, lives: A
     assert (first.id, first.severity, first.ended) == ("a9", "critical", T + 60)
     assert (first.summary, first.since) == ("web@2.4.0 leaks connections", T - 30)
     assert [one.id for one in others] == [f"a{n}" for n in range(8, 1, -1)]
+
+
+def test_a_release_stands_in_the_timeline_between_what_came_before_and_after_and_changes_no_life(
+    kept: Kept, lives: Any
+) -> None:
+    audit = {"by": "alice@bastion", "ended": 3, "order": {"application": 'w"eb'}}
+    kept.store.tell(lives.event("raised"), now=T)
+    kept.store.released(lives.signal(), T + 5, audit, now=T + 5)
+    kept.store.tell(lives.event("cleared", t=T + 60), now=T)
+    view = kept.history.incident("a1")
+    assert view is not None
+    assert [event["event"] for event in view["timeline"]] == ["raised", "released", "cleared"]
+    released = view["timeline"][1]
+    assert (released["t"], released["release"]) == (T + 5, audit)
+    assert "reason" not in released
+    assert (view["open"], view["reason"]) == (False, "ended")
+
+
+def test_a_release_is_kept_however_long_the_timeline_is(
+    kept: Kept, lives: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "EVENTS_MOST", 2)
+    for _ in range(4):
+        kept.store.tell(lives.event("updated"), now=T)
+    kept.store.released(lives.signal(), T + 5, {"by": "alice"}, now=T + 5)
+    view = kept.history.incident("a1")
+    assert view is not None
+    assert [event["event"] for event in view["timeline"]] == ["updated", "updated", "released"]
