@@ -5,6 +5,7 @@ arguments, so that the same code runs live, in a replay and in a test.
 """
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def tick(
     ticked_at = now()
     if snapshot.failure is None:
         watch.answered, watch.answered_at, watch.answered_usage = snapshot, ticked_at, tally.usage or ()
-    watch.history.append(_sample(snapshot, tally))
+    watch.history.append(_sample(snapshot, tally, before=watch.history[-1] if watch.history else None))
     publish(_board(watch, snapshot, verdict, tally, ticked_at), events)
 
 
@@ -102,13 +103,16 @@ def _board(watch: Watch, snapshot: Snapshot, verdict: Verdict, tally: ServerTall
     )
 
 
-def _sample(snapshot: Snapshot, tally: ServerTally) -> SlotSample:
+def _sample(snapshot: Snapshot, tally: ServerTally, *, before: SlotSample | None) -> SlotSample:
+    """Return what the picture shows of a tick. What is as it was `before` is the same object: 900 of them are kept."""
     usable = snapshot.slots.usable if snapshot.slots else None
     if snapshot.failure is not None:
         return SlotSample(t=snapshot.t, used=None, usable=usable)
     sessions: dict[str, int] = {}
     for count in tally.usage or ():
-        name = f"{count.application}@{count.version}" if count.version else count.application
+        name = sys.intern(f"{count.application}@{count.version}") if count.version else count.application
         sessions[name] = sessions.get(name, 0) + count.sessions
-    largest = sorted(sessions.items(), key=lambda item: (-item[1], item[0]))[:APPLICATIONS_SHOWN]
-    return SlotSample(t=snapshot.t, used=snapshot.used, usable=usable, by_application=tuple(largest))
+    largest = tuple(sorted(sessions.items(), key=lambda item: (-item[1], item[0]))[:APPLICATIONS_SHOWN])
+    if before is not None and before.by_application == largest:
+        largest = before.by_application
+    return SlotSample(t=snapshot.t, used=snapshot.used, usable=usable, by_application=largest)
