@@ -8,26 +8,18 @@ what is asked is whether they came one by one, steadily, and stayed (`train`).
 Owns the judgement and its memory from tick to tick. It has no clock: time is the snapshot's.
 """
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from batsignal.config import Thresholds
+from batsignal.detect import leak_telling
 from batsignal.detect import lost as losses
-from batsignal.detect import wording
 from batsignal.detect.holding import Explained, Holdings
-from batsignal.detect.limits import Limit, limits_of
-from batsignal.detect.signal import Finding, Severity, Subject
-from batsignal.detect.steps import Steps
+from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.suspects import Lineup, Suspects
-from batsignal.detect.train import TRAFFIC_USES, Train, newest_train, train_since
+from batsignal.detect.train import TRAFFIC_USES, Train, is_nearly_all, newest_train, train_since
 from batsignal.detect.window import Group, Origin, Window
 
-# Of the sessions opened since the onset that are still there, less the first fill of each pool, this share was never
-# used again. Workers that each open one session at their first request come close, and have used many again by then.
-NEVER_USED_AGAIN_RATIO = 0.75
-# Where a pool grew at the same time, what it opened while all it had were at work speaks against no leak. Several
-# pools behind one address open beside idle ones, and show it by those of them that are used again.
 # An application that gives back this share of what it takes holds its sessions for long, and loses none.
 GIVEN_BACK_RATIO = 0.3
 GIVEN_BACK_SECONDS = 60.0
@@ -44,9 +36,6 @@ SEEN_GROWTH_AT_START = 7
 SEEN_GROWTH_PER_GIVEN_BACK = 3
 # Where some are given back, it takes so long to see what is usual.
 EARLY_SECONDS = 300.0
-# One that was critical is so until nothing has come for so long: a page that comes and goes wakes twice.
-PAUSE_SECONDS = 120.0
-PAUSE_FACTOR = 2.0
 # A leak that has stopped growing while there is room is over when it stood still this long, and when its application
 # has meanwhile worked as much as it did in as many gaps: at night a leak rests with its traffic.
 STANDSTILL_SECONDS = 600.0
@@ -152,7 +141,9 @@ class LeakDetector:
             if self._has_stood_still(lit, group, train, window):
                 self._rested[group.key] = self._lit.pop(group.key)
                 return None
-        return self._finding(group, train, lit, window)
+        finding = leak_telling.told(group, train, window, self._limits, since=lit.since, was=lit.severity)
+        lit.severity = finding.severity
+        return finding
 
     def _begun(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
         train, lent = self._train(group, suspects, window, None), False
@@ -226,7 +217,7 @@ class LeakDetector:
             return False
         if not self._goes_on(train, window.t, full=_is_full(window, self._limits.saturation_critical_ratio)):
             return False
-        if not _is_nearly_all(len(train.used) - train.needless, train.needless):
+        if not is_nearly_all(len(train.used) - train.needless, train.needless):
             return False
         return train.lost - self._explain(group, train, window.t).usual >= least
 
@@ -250,9 +241,9 @@ class LeakDetector:
 
     def _is_never_used_again(self, train: Train, least: int) -> bool:
         """Whether nearly all that was opened was not used again, or nearly all of what no pool would have opened."""
-        if train.stuck >= least or _is_nearly_all(len(train.tracks), train.reused):
+        if train.stuck >= least or is_nearly_all(len(train.tracks), train.reused):
             return True
-        return train.is_beside_idle and _is_nearly_all(len(train.tracks), train.needless)
+        return train.is_beside_idle and is_nearly_all(len(train.tracks), train.needless)
 
     def _is_seen(self, group: Group, train: Train, window: Window, *, full: bool) -> bool:
         """Whether it grew enough before our own eyes: what was given back before them, we do not know."""
@@ -319,121 +310,9 @@ class LeakDetector:
         )
         return not is_at_rest
 
-    # -- what is said ----------------------------------------------------------------------------------------------
-
-    def _finding(self, group: Group, train: Train, lit: _Lit, window: Window) -> Finding:
-        limits = _eaten_into(train, window)
-        nearest = min(limits, key=lambda one: one.room, default=None)
-        room = math.inf if nearest is None else nearest.room
-        # Younger ones cannot be told yet from sessions that will be used again.
-        until = window.t - losses.telling_seconds(train.tracks[-1], self._limits)
-        pace = train.pace(0 if nearest is None else nearest.room)
-        rate = pace.rate(until)
-        exhaustion = _seconds_left(room, rate)
-        lit.severity = self._severity(train, lit, _waking_seconds_left(room, pace, until), limits)
-        subject = replace(train.subject, limit=None if nearest is None or nearest.owner is None else nearest.name)
-        return Finding(
-            kind="leak",
-            key=group.key,
-            severity=lit.severity,
-            subject=subject,
-            since=lit.since,
-            sessions=train.lost,
-            exhaustion_seconds=exhaustion,
-            evidence=(
-                (
-                    f"{wording.sessions(len(train.tracks))} opened since {wording.clock_time(lit.since)},"
-                    f" each used once and never again; {train.returned} given back"
-                ),
-                *train.where,
-            ),
-            summary=(
-                f"{wording.culprit(subject)} leaks connections: {train.lost} held"
-                + _going_on(rate, exhaustion, nearest)
-            ),
-            undo=_undo(subject),
-            versions=train.versions,
-        )
-
-    def _severity(self, train: Train, lit: _Lit, exhaustion: float, limits: Sequence[Limit]) -> Severity:
-        """Return whom it wakes: by the time that is left, or once what it eats into would wake somebody by itself."""
-        numbers = self._limits
-        was_critical = lit.severity == "critical"
-        slack = numbers.saturation_clear_ratio if was_critical else 0.0
-        within = numbers.leak_critical_exhaustion_seconds * (2 if was_critical else 1)
-        fullest = max(limits, key=lambda one: one.ratio, default=None)
-        ratio = 0.0 if fullest is None else fullest.ratio
-        # Without what it holds, nobody would have to hear of that limit.
-        is_why = fullest is not None and fullest.used - train.lost < numbers.saturation_warning_ratio * fullest.usable
-        if ratio >= numbers.saturation_critical_ratio - slack and is_why:
-            return "critical"
-        may_wake = was_critical or self._is_clear(train) or ratio >= numbers.saturation_warning_ratio
-        return "critical" if exhaustion <= within and may_wake else "warning"
-
-    def _is_clear(self, train: Train) -> bool:
-        """Whether it may wake somebody while there is room: what looks alike may yet turn out to be pools that start.
-
-        What comes in clumps, beside much that is opened and used again, or rests after it had been lent for long, may
-        be pods or workers behind one address.
-        """
-        if train.is_clumped or train.lent > 0.5 * len(train.tracks):
-            return False
-        doubt = 1 if _is_nearly_all(len(train.tracks), len(train.used) + train.used_before) else 2
-        return train.lost >= doubt * self._limits.leak_sessions
-
-
-def _is_nearly_all(lost: int, used: int) -> bool:
-    return lost >= NEVER_USED_AGAIN_RATIO * (lost + used)
-
-
-def _eaten_into(train: Train, window: Window) -> list[Limit]:
-    """Return the limits that every session of a train counts against."""
-    names = {"server", f"role:{train.subject.user}", f"database:{train.subject.database}"}
-    return [limit for limit in limits_of(window) if limit.name in names]
-
-
-def _seconds_left(room: float, rate: float) -> float:
-    if room <= 0:
-        return 0.0
-    return room / rate if rate > 0 else math.inf
-
-
-def _waking_seconds_left(room: float, pace: Steps, until: float) -> float:
-    """Return the time left by which it wakes somebody: a leak that pauses for a moment need not wake him again."""
-    silence = until - pace.times[-1]
-    if silence > max(PAUSE_SECONDS, PAUSE_FACTOR * pace.silence_most_seconds):
-        return _seconds_left(room, 0.0)
-    return _seconds_left(room, pace.slowed_rate(until))
-
 
 def _is_full(window: Window, ratio: float) -> bool:
     snapshot = window.snapshot
     if snapshot is None or snapshot.slots is None or not snapshot.slots.usable:
         return False
     return window.used >= ratio * snapshot.slots.usable
-
-
-def _undo(subject: Subject) -> str:
-    """Say what ends it when no deploy is known that brought it."""
-    does_not = "it does not give its connections back."
-    if subject.application is not None:
-        return f"Restart or roll back {wording.culprit(subject)}: {does_not}"
-    return f"Find the application of {wording.culprit(subject)} and restart it: {does_not}"
-
-
-def _going_on(rate: float, exhaustion: float, nearest: Limit | None) -> str:
-    """Say how fast it goes on and what is left until the nearest limit; None is a limit that nobody knows."""
-    if nearest is not None and exhaustion <= 0:
-        return f"; {_limit(nearest)} is reached" if nearest.owner is not None else "; no slot is left"
-    if rate <= 0:
-        return "; not growing now"
-    so_far = f", +{wording.rate(rate)}; "
-    if nearest is None:
-        return f"{so_far}when the slots run out is not known"
-    left = wording.duration(exhaustion)
-    return so_far + (f"slots run out in {left}" if nearest.owner is None else f"{_limit(nearest)} is reached in {left}")
-
-
-def _limit(limit: Limit) -> str:
-    kind, _, name = limit.name.partition(":")
-    return f"the limit of {kind} {name}"

@@ -38,6 +38,11 @@ GAP_AT_REST_MOST_SECONDS = 7200.0
 # What a pool seemed to fill with belongs to the train after it when it came as steadily, or was a single session.
 FILL_GAPS = 2.0
 FILL_STEP_SECONDS = 2.0
+# Of the sessions opened since the onset that are still there, less the first fill of each pool, this share was never
+# used again. Workers that each open one session at their first request come close, and have used many again by then.
+# Where a pool grew at the same time, what it opened while all it had were at work speaks against no leak. Several
+# pools behind one address open beside idle ones, and show it by those of them that are used again.
+NEVER_USED_AGAIN_RATIO = 0.75
 # What left them: a session that only looks lost for a while did something else last.
 STATEMENT_SHARE = 0.9
 # So many of the newest lost sessions tell how fast it goes on, at the least.
@@ -199,6 +204,11 @@ class Train:
         code = wording.code_paths(track.session.code for track in self.tracks)
         if code:
             yield code
+
+
+def is_nearly_all(lost: int, used: int) -> bool:
+    """Return whether of sessions opened at the same time nearly all are lost, and next to none is used again."""
+    return lost >= NEVER_USED_AGAIN_RATIO * (lost + used)
 
 
 def newest_train(suspects: Suspects, t: float, began: float, limits: Thresholds, *, lent: bool = False) -> Train | None:

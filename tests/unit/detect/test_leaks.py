@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batsignal.config import Thresholds
-from batsignal.detect.leaks import PAUSE_SECONDS
+from batsignal.detect.leak_telling import PAUSE_SECONDS
 from batsignal.detect.verdict import Judge
 from batsignal.snapshot import ApplicationPattern, PollFailure, Slots
 
