@@ -85,6 +85,8 @@ def play(folder: Path) -> dict[str, Any]:
         for name in project.names():
             project.up(name)
         project.await_health()
+        seen["lit_before"] = fetch(f"{STATUS}/api/v1/signals")["signals"]
+        project.up("incident")
         seen["secrets"] = secrets(folder / "volumes")
         again = project.services["secrets"]
         again.start()
@@ -100,8 +102,6 @@ def play(folder: Path) -> dict[str, Any]:
         )
         seen["privileged"] = ask("batsignal_privileged")[0]["value"][1]
         seen["rules"] = len(fetch(f"{PROMETHEUS}/api/v1/rules")["data"]["groups"])
-        seen["lit_before"] = fetch(f"{STATUS}/api/v1/signals")["signals"]
-        project.up("incident")
         pager = project.services["pager"]
         wait_for(lambda: "firing critical BatSignalLeak" in pager.said(), PAGE_SECONDS, "the page")
         seen["page"] = pager.said()
