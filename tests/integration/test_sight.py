@@ -160,6 +160,38 @@ def test_started_while_full_it_sees_all_through_a_walsender(
             assert crowd.own_sessions() <= 2
 
 
+def test_full_server_that_hangs_under_a_walsender_never_sees_more_than_two_connections(
+    fresh_server: Callable[..., EmbeddedServer], sights: Callable[..., Sight]
+) -> None:
+    server = fresh_server()
+    run(server, f"CREATE ROLE {EMERGENCY} LOGIN REPLICATION IN ROLE pg_monitor")
+    ahead = 0.0
+    with Crowd(server):
+        others = len(connections_to(server))
+        sight = sights(server, emergency=True, monotonic=lambda: time.monotonic() + ahead)
+        assert sight.look().view == "walsender"
+        processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
+        for process in processes:
+            process.suspend()
+        try:
+            for _ in range(5):
+                sight.look()
+                assert len(connections_to(server)) <= others + 2
+                ahead += 10
+        finally:
+            for process in processes:
+                process.resume()
+        end = time.monotonic() + 10
+        while (seen := sight.look()).failure is not None:
+            assert time.monotonic() < end, seen.failure
+        assert seen.view == "walsender"
+
+
+def connections_to(server: EmbeddedServer) -> list[Any]:
+    """Return this process's own connections to a server, those that it has not let in among them."""
+    return [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == server.port]
+
+
 def test_started_while_full_it_sees_all_by_the_titles_of_processes(
     postgres: EmbeddedServer, sights: Callable[..., Sight]
 ) -> None:

@@ -240,7 +240,8 @@ class PostgresPoller:
         if kept is None:
             return late
         kept.stuck_since = now if kept.stuck_since is None else kept.stuck_since
-        if now - kept.stuck_since <= PATIENCE_SECONDS:
+        # Beside a walsender the ordinary way is tried already: another walsender would be the third of us.
+        if self._replication or now - kept.stuck_since <= PATIENCE_SECONDS:
             return late
         return self._enter(LOOK_SECONDS / 2) or late
 
