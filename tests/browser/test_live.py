@@ -65,12 +65,12 @@ def test_a_machine_that_slept_sees_at_once_that_all_is_old_and_then_how_it_stand
     assert browser.run(FEED) == "Live"
 
 
-def test_a_proxy_that_holds_the_stream_back_leaves_the_page_right(
+def test_a_proxy_that_holds_the_stream_back_leaves_the_page_right_also_with_a_login_in_its_address(
     site: Any, boards: Any, open_browser: Callable[..., Any], wait: Callable[..., Any]
 ) -> None:
     site.held_back.add("/api/v1/stream")
     browser = open_browser()
-    browser.open(site.url)
+    browser.open(site.url.replace("//", "//anna:secret@"))
     site.shown = boards.lit()
     wait(lambda: browser.headline().startswith("web@2.4.0 leaks connections"), "the headline of the signal")
     assert ("/", "empty") in site.asked

@@ -7,6 +7,7 @@
   const root = document.documentElement, body = document.body;
   const said = document.getElementById("said"), lost = document.getElementById("lost");
   const main = () => document.querySelector("main");
+  const here = location.origin + location.pathname; // without a login that may stand in the address: fetch refuses one
   let server = 0, heard = 0, heardAt = 0, told = main().dataset.state, stream = null, asked = 0, copied = null;
 
   // performance.now() may stand still while a laptop sleeps, Date.now() may be set: the longer of both is safe.
@@ -97,7 +98,7 @@
     stream?.close();
     stream = null;
     if (!body.dataset.stream) return;
-    stream = new EventSource(body.dataset.stream);
+    stream = new EventSource(new URL(body.dataset.stream, here));
     stream.addEventListener("status", (event) => {
       const page = JSON.parse(event.data).page;
       if (page.build !== root.dataset.build) return location.reload();
@@ -111,7 +112,7 @@
   const ask = async () => {
     asked = performance.now();
     try {
-      const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+      const answer = await fetch(here + location.search, { cache: "no-store", signal: AbortSignal.timeout(5000) });
       if (!answer.ok) return;
       const next = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (next.documentElement.dataset.build !== root.dataset.build) return location.reload();
