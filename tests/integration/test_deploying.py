@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from batsignal.cli import app
 from batsignal.config import load
 from batsignal.drills.embedded import EmbeddedServer
 from daemon_home import Home, Until
@@ -117,9 +119,7 @@ def test_the_unit_is_one_that_systemd_takes_and_takes_every_right_away(tmp_path:
     )
     assert rated.returncode == 0, rated.stdout
     assert arguments[0] == "run"
-    help_text = subprocess.run(
-        [sys.executable, "-m", "batsignal", "run", "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    help_text = CliRunner().invoke(app, ["run", "--help"]).stdout
     assert [one for one in arguments if one.startswith("--") and one not in help_text] == []
 
 
@@ -144,7 +144,5 @@ def test_the_commands_and_their_options_are_those_that_there_are() -> None:
         ("report",),
     } <= set(named)
     for command, options in named.items():
-        shown = subprocess.run(
-            [sys.executable, "-m", "batsignal", *command, "--help"], capture_output=True, text=True, check=True
-        ).stdout
+        shown = CliRunner().invoke(app, [*command, "--help"]).stdout
         assert {option for option in options if option not in shown} == set(), command

@@ -46,7 +46,7 @@ def run(site: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_assets_are_in_the_wheel_and_exported_from_it(site: Path, tmp_path: Path) -> None:
+def test_what_commands_need_is_in_the_wheel_and_the_assets_are_exported_from_it(site: Path, tmp_path: Path) -> None:
     done = run(site, "assets", "export", "here", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for name in assets.NAMES:
@@ -54,9 +54,7 @@ def test_the_assets_are_in_the_wheel_and_exported_from_it(site: Path, tmp_path: 
         there = {path.relative_to(tmp_path / "here" / name): path for path in (tmp_path / "here" / name).rglob("*")}
         assert {path: file.read_bytes() for path, file in there.items() if file.is_file()} == wanted
     assert "wrote here/alerts/leaks.rules.yml\n" in done.stdout
-
-
-def test_what_commands_need_beside_their_code_is_in_the_wheel(site: Path) -> None:
+    # All that stands beside the code, and the code itself.
     package = site / "batsignal"
     ours = REPOSITORY / "exporter" / "batsignal"
     data = {
