@@ -5,18 +5,29 @@ and what no promtool case can see is checked: that each alert has its cases, tex
 metric that does not exist.
 """
 
+import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from batsignal.cli import app
 
 ALERTS = Path(__file__).parents[2] / "alerts"
+GRAFANA = ALERTS.parent / "grafana" / "dashboards"
 CASES = Path(__file__).parent
 RULES_FILES = sorted(ALERTS.glob("*.rules.yml"))
 CASE_FILES = sorted(CASES.glob("*.test.yml"))
+# Of each dashboard that ships, by its uid, the variables that a link may set.
+DASHBOARDS = {
+    board["uid"]: {variable["name"] for variable in board["templating"]["list"]}
+    for board in (json.loads(path.read_text()) for path in sorted(GRAFANA.glob("*.json")))
+}
 RUNBOOKS = sorted((ALERTS / "runbooks").glob("*.md"))
 
 SHIPPED = {
@@ -33,9 +44,12 @@ SHIPPED = {
     "BatSignalDatabaseUnreachable",
     "BatSignalBlind",
     "BatSignalDown",
+    "BatSignalReloadFailed",
     "BatSignalWatchdog",
 }
-ANNOTATIONS = {"summary", "description", "action", "runbook_url", "dashboard_url"}
+# They tell of the daemon at an address, not of a server.
+ABOUT_DAEMONS = {"BatSignalDown", "BatSignalReloadFailed"}
+ANNOTATIONS = {"summary", "description", "action", "runbook_url", "page_url", "dashboard_url"}
 HEADINGS = ["Meaning", "Impact", "What this is not", "Diagnosis", "Mitigation"]
 LABELS = {"severity", "server", "kind", "application", "user", "database", "query_id", "endpoint", "pool", "limit"}
 METRICS = {
@@ -45,6 +59,9 @@ METRICS = {
     "batsignal_slots_full",
     "batsignal_privileged",
     "batsignal_view",
+    "batsignal_config_last_reload_success_timestamp_seconds",
+    "batsignal_config_last_reload_successful",
+    "batsignal_connection_refusals_total",
     "batsignal_connection_slots_usable",
     "batsignal_connection_slots_used",
     "batsignal_connections",
@@ -63,6 +80,7 @@ METRICS = {
     "batsignal_pgbouncer_pool_wait_seconds",
     "batsignal_deploy_timestamp_seconds",
     "batsignal_last_tick_timestamp_seconds",
+    "batsignal_web_config_last_reload_successful",
 }
 
 
@@ -117,10 +135,18 @@ def test_every_group_is_evaluated_every_five_seconds() -> None:
 
 
 @every_rule
-def test_a_rule_has_every_annotation_and_no_template_in_its_links(rule: dict[str, Any]) -> None:
+def test_a_rule_has_every_annotation_and_its_links_lead_to_what_ships(rule: dict[str, Any]) -> None:
     assert set(rule["annotations"]) == ANNOTATIONS
-    assert rule["annotations"]["runbook_url"] == f"http://localhost:9988/runbooks/{rule['alert']}"
-    assert rule["annotations"]["dashboard_url"] == "http://localhost:9988/"
+    page = rule["annotations"]["page_url"]
+    runbook = rule["annotations"]["runbook_url"].removeprefix(page)
+    assert page == "http://localhost:9988/"
+    assert (ALERTS / f"{runbook}.md").is_file()
+    assert runbook == f"runbooks/{rule['alert']}"
+    address = rule["annotations"]["dashboard_url"].partition("{{")[0].strip()
+    uid = address.removeprefix("http://localhost:3000/d/")
+    assert uid in DASHBOARDS
+    if "var-server" in rule["annotations"]["dashboard_url"]:
+        assert "server" in DASHBOARDS[uid]
 
 
 @every_rule
@@ -179,7 +205,7 @@ def test_an_alert_has_cases_that_stay_quiet(alert: str) -> None:
 
 def test_no_alert_carries_a_label_that_could_change_while_it_fires() -> None:
     for case in ALERT_CASES:
-        allowed = LABELS | ({"instance"} if case["alertname"] == "BatSignalDown" else set())
+        allowed = LABELS | ({"instance"} if case["alertname"] in ABOUT_DAEMONS else set())
         assert all(set(alert["exp_labels"]) <= allowed for alert in case["exp_alerts"])
 
 
@@ -209,8 +235,22 @@ def test_a_runbook_gives_sql_to_paste_and_undoes_the_change_before_it_ends_sessi
     assert "```sql" in text.split("## Diagnosis")[1].split("## Mitigation")[0]
     mitigation = text.split("## Mitigation")[1]
     assert "1. Undo" in mitigation
-    first_end = mitigation.find("pg_terminate_backend")
-    assert first_end == -1 or mitigation.index("1. Undo") < first_end
+    for end in ("pg_terminate_backend", "pg_cancel_backend", "batsignal release", "ALTER ROLE"):
+        assert end not in mitigation or mitigation.index("1. Undo") < mitigation.index(end)
+    # Limits come last: a higher one only moves the end.
+    if "ALTER ROLE" in mitigation and "batsignal release" in mitigation:
+        assert mitigation.index("batsignal release") < mitigation.index("ALTER ROLE")
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
+def test_a_command_in_a_runbook_is_one(path: Path) -> None:
+    text = re.sub(r"\n\s+", " ", path.read_text())
+    spelled = {line.split("  #")[0] for line in re.findall(r"^ *(batsignal .*)$", path.read_text(), re.MULTILINE)}
+    spelled |= {inline for inline in re.findall(r"`(batsignal [^`]+)`", text) if " -" in inline}
+    for line in spelled:
+        # What no command knows is refused before the help is told.
+        told = CliRunner().invoke(app, [*shlex.split(line)[1:], "--help"])
+        assert told.exit_code == 0, f"{line}: {told.output}"
 
 
 def test_amtool_accepts_the_alertmanager_config() -> None:

@@ -20,8 +20,13 @@ from batsignal.drills.embedded import EmbeddedServer
 from paging import ALERTS, Pager, alerting, answers, free_port, process, served, wait_for
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
-# Served where there is a pooler, and where a statement is known by its id: test_pages.py looks there.
-ELSEWHERE = {"batsignal_pgbouncer_pool_wait_seconds", "batsignal_query_info"}
+# Served where there is a pooler, where a statement is known by its id, and once somebody was refused: test_pages.py and
+# test_plain_pages.py look there.
+ELSEWHERE = {
+    "batsignal_pgbouncer_pool_wait_seconds",
+    "batsignal_query_info",
+    "batsignal_connection_refusals_total",
+}
 SLOTS_GONE_SECONDS = 158.0  # (97 usable - 17 others - our own) / 0.5
 
 
@@ -112,8 +117,8 @@ def test_a_leak_pages_once_with_culprit_and_version_before_the_slots_run_out(tmp
         assert "Deploy before it: web@2.4.0" in text
         assert "Do not restart the database: it is healthy." in text
         assert named_in_rules() - ELSEWHERE <= served(url), "every metric of a rule is served while it is lit"
-        # The runbook and the dashboard that the page names are there, on the daemon.
-        for link in ("runbook_url", "dashboard_url"):
+        # The runbook and the status page that the page names are there, on the daemon.
+        for link in ("runbook_url", "page_url"):
             address = alert["annotations"][link]
             assert address.startswith("http://localhost:9988")
             assert answers(address.replace("http://localhost:9988", url)), address
