@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo test test-all test-unit soak lint format bench bench-detection dashboards screenshots lock system-packages clean
+.PHONY: help install dev demo test test-all test-unit soak lint format bench bench-detection dashboards rules screenshots lock system-packages clean
 
 help:
 	@echo "make install     .venv with the batsignal command in it"
@@ -17,6 +17,7 @@ help:
 	@echo "make dev         .venv with all that development needs"
 	@echo "make lint        ruff, mypy"
 	@echo "make dashboards  grafana/dashboards/*.json, from grafana/boards"
+	@echo "make rules       alerts/ for the Prometheus operator and vmalert, from alerts/*.rules.yml"
 	@echo "make bench       measurements side by side with the peer"
 	@echo "make screenshots  docs/pictures anew, from a real demo"
 	@echo "make bench-detection  every scenario, simulated, judged by us and by the stock rules"
@@ -59,6 +60,10 @@ bench: $(DEV_STAMP) system-packages
 # The JSON of grafana/dashboards, from grafana/boards.
 dashboards: $(DEV_STAMP)
 	$(BIN)/python grafana/boards
+
+# alerts/batsignal.prometheusrule.yaml and alerts/vmalert, from alerts/*.rules.yml.
+rules: $(DEV_STAMP)
+	$(BIN)/python alerts/variants.py
 
 SOAK_MINUTES ?= 20
 soak: $(DEV_STAMP) system-packages

@@ -2,7 +2,7 @@
 # Installs the Debian packages that the tests start for real, where one is missing; prints the one line to run as
 # root when we are not. The servers are started by the tests themselves, so no service may start on installation.
 set -eu
-packages="systemd postgresql-15 postgresql-client-15 pgbouncer prometheus prometheus-alertmanager prometheus-postgres-exporter chromium chromium-driver openssl iproute2 docker-compose netcat-openbsd"
+packages="systemd postgresql-15 postgresql-client-15 pgbouncer prometheus prometheus-alertmanager victoria-metrics prometheus-postgres-exporter chromium chromium-driver openssl iproute2 docker-compose netcat-openbsd"
 missing=""
 for package in $packages; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

@@ -146,3 +146,17 @@ def test_the_commands_and_their_options_are_those_that_there_are() -> None:
     for command, options in named.items():
         shown = CliRunner().invoke(app, [*command, "--help"]).stdout
         assert {option for option in options if option not in shown} == set(), command
+
+
+def test_the_service_monitor_names_the_job_as_the_rules_want_it() -> None:
+    (text,) = blocks("yaml operator")
+    monitor = yaml.safe_load(text)
+    (kubernetes,) = blocks("yaml kubernetes")
+    *_, service = yaml.safe_load_all(kubernetes)
+    # The operator calls a job after its Service, unless a `jobLabel` is given.
+    assert "jobLabel" not in monitor["spec"]
+    assert service["metadata"]["name"] == "batsignal"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= {
+        port["name"] for port in service["spec"]["ports"]
+    }
