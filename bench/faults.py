@@ -1,6 +1,6 @@
 """How politely the daemon bears every fault of a server, of the network and of its names, each made for real.
 
-    python bench/faults.py [--only WORDS] [--json FILE]
+    python bench/faults.py [--only WORDS] [--bindir DIR] [--json FILE]
 
 Server A is broken in one way after the other, while B is left alone; our own sessions are counted as the system shows
 them, five times a second, and the daemon is scraped ten times a second. Prints a line for each fault and the worst of
@@ -30,25 +30,25 @@ UP = frozenset({"up"})
 
 
 @contextmanager
-def stands(words: str) -> Iterator[Iterator[tuple[Stand, Fault]]]:
+def stands(words: str, bindir: Path | None) -> Iterator[Iterator[tuple[Stand, Fault]]]:
     """Yield each fault whose title has these words, on a stand where it can be made."""
 
     def each() -> Iterator[tuple[Stand, Fault]]:
         here = [fault for fault in FAULTS if words in fault.title]
         if here:
-            with stand() as shared:
+            with stand(bindir=bindir) as shared:
                 yield from ((shared, fault) for fault in here)
         for seconds in (3.0, 15.0):
             title = f"a network that eats packets, {seconds:g} s"
             if words in title:
-                with network() as net, far_stand(net) as far:
+                with network() as net, far_stand(net, bindir) as far:
                     begin = net.to_a.eating_packets
                     yield far, Fault(title=title, begin=begin, lasts_seconds=seconds, shown_as=TIMEOUT)
         title = "a name that stops resolving, and a restart"
         if words in title:
             with tempfile.TemporaryDirectory() as folder:
                 names = Names(Path(folder) / "hosts")
-                with names.stand() as named:
+                with names.stand(bindir) as named:
                     yield named, Fault(title=title, begin=names.lost_over_a_restart, lasts_seconds=3, shown_as=UP)
 
     yield each()
@@ -58,12 +58,13 @@ def main() -> int:
     """Measure, print, and say by the exit code whether every bar was kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="WORDS", help="only faults whose name has these words")
+    parser.add_argument("--bindir", type=Path, help="the programs of another PostgreSQL than the embedded 18")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured here, too")
     arguments = parser.parse_args()
     seen: dict[str, Seen] = {}
     print(f"{'fault':48} {'shown as':14} {'own':>3} {'scrape':>7} {'back':>6} {'B missed':>8}")
     try:
-        with stands(arguments.only) as faults:
+        with stands(arguments.only, arguments.bindir) as faults:
             for at, fault in faults:
                 one = seen[fault.title] = play(at, fault)
                 slowest, back = one.slowest_scrape_seconds * 1e3, one.back_seconds or 0

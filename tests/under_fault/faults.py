@@ -213,7 +213,7 @@ def _rows() -> Iterator[Fault]:
 
     yield row("40 scrapes at once", many_scrapes, 3, "up")
     # Longer than the kept session alone is waited for.
-    yield row("a server that hangs", hung, 10, "timeout")
+    yield row("a server that hangs", hung, 9, "timeout")
     yield row("our session killed every 200 ms", session_killed, 5, "up", "not_accepting", "unreachable")
     yield row("a restart, fast", restarted_fast, 0, "up", "refused", "not_accepting", "unreachable")
     yield row("a restart, immediate", restarted_immediately, 0, "up", "refused", "not_accepting", "unreachable")
@@ -223,7 +223,7 @@ def _rows() -> Iterator[Fault]:
     yield row("catalogs locked", catalogs_locked, 4, "up")
     yield row("our session killed while catalogs are locked", killed_while_catalogs_locked, 6, "timeout")
     yield row("statement timeouts only", statements_time_out, 5, "timeout")
-    yield row("a server that accepts and says nothing", accepts_and_says_nothing, 8, "timeout")
+    yield row("a server that accepts and says nothing", accepts_and_says_nothing, 5, "timeout")
 
 
 def _takes_connections(server: EmbeddedServer) -> bool:

@@ -30,10 +30,10 @@ class Names:
             file.writelines(f"{HOST} {name}\n" for name in ("localhost", *names))
 
     @contextmanager
-    def stand(self) -> Iterator[Stand]:
+    def stand(self, bindir: Path | None = None) -> Iterator[Stand]:
         """Set up a stand whose daemon reaches A by its name."""
         self.put(NAME)
-        with stand(hosts=(NAME, HOST), prefix=self.prefix) as named:
+        with stand(hosts=(NAME, HOST), prefix=self.prefix, bindir=bindir) as named:
             yield named
 
     @contextmanager

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from under_fault.stand import Stand, stand
 
@@ -54,10 +55,10 @@ class Network:
 
 
 @contextmanager
-def far_stand(network: Network) -> Iterator[Stand]:
+def far_stand(network: Network, bindir: Path | None = None) -> Iterator[Stand]:
     """Set up a stand whose daemon lives in the namespace, and reaches A and B over a link each."""
     hosts = (network.to_a.ours, network.to_b.ours)
-    with stand(hosts=hosts, listen=hosts, prefix=network.prefix, host=network.to_b.theirs) as far:
+    with stand(hosts=hosts, listen=hosts, prefix=network.prefix, host=network.to_b.theirs, bindir=bindir) as far:
         yield far
 
 
