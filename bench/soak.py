@@ -24,6 +24,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from batsignal.drills.embedded import EmbeddedServer
+from batsignal.drills.guardian import Guardian
 from under_fault.stand import Daemon, ask, daemon, new_guest, server, value, watched
 
 MINUTES = 20.0
@@ -105,18 +106,19 @@ class Soak:
 
 
 @contextmanager
-def _pgbench(a: EmbeddedServer) -> Iterator[None]:
+def _pgbench(a: EmbeddedServer, guardian: Guardian) -> Iterator[None]:
     base = ["pgbench", "-h", str(a.socket_directory), "-p", str(a.port), "-U", a.superuser]
     subprocess.run([*base, "-i", "-q", "-s", "1", "postgres"], check=True, capture_output=True)
     load = ["-n", "-c", str(PGBENCH_CLIENTS), "-R", str(PGBENCH_PER_SECOND), "-T", "86400", "postgres"]
-    with subprocess.Popen([*base, *load], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
+    process = guardian.spawn([*base, *load], cwd=a.socket_directory)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
-def _play_drills(a: EmbeddedServer, watcher: Daemon, soak: Soak, ends_at: float) -> None:
+def _play_drills(a: EmbeddedServer, watcher: Daemon, soak: Soak, ended: threading.Event) -> None:
     command = [
         sys.executable,
         "-m",
@@ -130,11 +132,10 @@ def _play_drills(a: EmbeddedServer, watcher: Daemon, soak: Soak, ends_at: float)
     for name in itertools.cycle(SHORT_DRILLS if soak.minutes < SHORT_MINUTES else DRILLS):
         with subprocess.Popen([*command, name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as drill:
             while drill.poll() is None:
-                if time.monotonic() >= ends_at:
+                if ended.wait(0.2):
                     drill.terminate()
                     drill.wait()
                     return
-                time.sleep(0.2)
         soak.drills.append((name, drill.returncode))
 
 
@@ -165,10 +166,12 @@ def measure(minutes: float) -> Soak:
         a = stack.enter_context(server(guest, max_connections=100))
         ask(a, "CREATE TABLE batsignal_scratch ()")
         watcher = stack.enter_context(daemon({"servers": [watched("a", a.dsn(user=guest))]}))
-        stack.enter_context(_pgbench(a))
-        began = time.monotonic()
-        drills = threading.Thread(target=_play_drills, args=(a, watcher, soak, began + minutes * 60))
+        stack.enter_context(_pgbench(a, stack.enter_context(Guardian())))
+        began, ended = time.monotonic(), threading.Event()
+        drills = threading.Thread(target=_play_drills, args=(a, watcher, soak, ended))
         drills.start()
+        stack.callback(drills.join)
+        stack.callback(ended.set)
         print(f"{'minute':>6} {'memory':>9} {'files':>5} {'threads':>7} {'missed ticks':>12}  drills", flush=True)
         for number in itertools.count():
             _sample(watcher, soak, began, number)
@@ -178,7 +181,6 @@ def measure(minutes: float) -> Soak:
             if seconds >= minutes * 60:
                 break
             time.sleep(SAMPLE_SECONDS)
-        drills.join()
     return soak
 
 

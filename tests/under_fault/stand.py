@@ -7,7 +7,7 @@ import http.client
 import json
 import os
 import secrets
-import subprocess
+import subprocess  # noqa: TC003  the type of a field
 import sys
 import tempfile
 import time
@@ -21,6 +21,7 @@ import psycopg2
 import yaml
 
 from batsignal.drills.embedded import HOST, EmbeddedServer
+from batsignal.drills.guardian import Guardian
 
 START_SECONDS = 30.0
 WAIT_SECONDS = 30.0
@@ -166,8 +167,9 @@ def daemon(
         log_path = folder / "log"
         ours = {key: text for key, text in os.environ.items() if not key.startswith("PG")}
         ours |= {"PGPASSFILE": "/nonexistent", **(environment or {})}
+        guardian = stack.enter_context(Guardian())
         with log_path.open("wb") as log:
-            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=ours)
+            process = guardian.spawn(command, cwd=folder, output=log, errors=log, environment=ours)
         stack.callback(process.wait)
         stack.callback(process.kill)
         started = Daemon(process, folder, log_path, host)
