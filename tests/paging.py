@@ -130,6 +130,7 @@ def put_addresses(folder: Path, *, daemon: int, alertmanager: int, webhook: int)
     """Copy the shipped files and change nothing in them but addresses."""
     for file in ALERTS.glob("*.yml"):
         shutil.copy(file, folder)
+    shutil.copytree(ALERTS / "templates", folder / "templates")
     for name, old, new in (
         ("prometheus.yml", "127.0.0.1:9988", f"127.0.0.1:{daemon}"),
         ("prometheus.yml", "127.0.0.1:9093", f"127.0.0.1:{alertmanager}"),

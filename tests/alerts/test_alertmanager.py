@@ -26,6 +26,7 @@ ALERT = {
     "full": {"alertname": "BatSignalSlotsFull", "kind": "slots_full", "severity": "critical"},
     "high": {"alertname": "BatSignalSaturation", "kind": "slots_high", "severity": "critical"},
     "saturation": {"alertname": "BatSignalSaturation", "kind": "saturation", "severity": "critical", "limit": "server"},
+    "refused": {"alertname": "BatSignalSaturation", "kind": "refused", "severity": "critical"},
     "role_limit": {"alertname": "BatSignalSaturation", "kind": "saturation", "severity": "critical", "limit": "role:a"},
     "endpoint": {"alertname": "BatSignalEndpointDown", "kind": "endpoint_down", "severity": "critical"},
     "slow": {"alertname": "BatSignalEndpointSlow", "kind": "endpoint_slow", "severity": "warning"},
@@ -140,6 +141,11 @@ def _is_ready(url: str) -> bool:
         (("leak", "web"), ("full", ""), True),
         (("leak", "web"), ("high", ""), True),
         (("leak", "web"), ("saturation", ""), True),
+        (("leak", "web"), ("refused", ""), True),
+        (("leak_warning", "web"), ("refused", ""), False),
+        (("full", ""), ("refused", ""), True),
+        (("unreachable", ""), ("refused", ""), True),
+        (("queue", "web"), ("refused", ""), True),
         (("leak", ""), ("full", ""), True),
         (("leak", "web"), ("role_limit", ""), False),
         (("leak", "web"), ("endpoint", "web"), True),
@@ -251,6 +257,30 @@ def test_a_leak_rings_the_pager_once_with_its_symptoms_silent(alertmanager: Aler
     pages = alertmanager.receivers.of("pager", "once")
     assert [[alert["labels"] for alert in page["alerts"]] for page in pages] == [[leak]]
     assert alertmanager.receivers.of("morning", "once") == []
+
+
+def test_two_incidents_on_two_databases_ring_twice(alertmanager: Alertmanager) -> None:
+    leak = labels_of("leak", "web", server="first of two")
+    queue = labels_of("queue", "web", server="second of two")
+    symptoms = [labels_of("full", "", server="first of two"), labels_of("pileup", "api", server="second of two")]
+    settle(alertmanager, leak, queue, *symptoms, name="two")
+    for server, culprit in (("first of two", leak), ("second of two", queue)):
+        (page,) = until(lambda server=server: alertmanager.receivers.of("pager", server), f"a page of {server}")
+        assert [alert["labels"] for alert in page["alerts"]] == [culprit]
+
+
+def test_a_symptom_that_is_seen_before_its_cause_waits_for_it(alertmanager: Alertmanager) -> None:
+    full = labels_of("full", "", server="early")
+    alertmanager.post(full)
+    time.sleep(4)  # longer than the pager's wait for what explains itself
+    storm = labels_of("storm", "web", server="early")
+    alertmanager.post(storm)
+    until(lambda: alertmanager.receivers.of("pager", "early"), "a page")
+    # What is full with nothing to explain it is sent later: by then all that was due has been sent.
+    alertmanager.post(labels_of("full", "", server="late"))
+    until(lambda: alertmanager.receivers.of("pager", "late"), "a page of what has no cause")
+    pages = alertmanager.receivers.of("pager", "early")
+    assert [[alert["labels"] for alert in page["alerts"]] for page in pages] == [[storm]]
 
 
 def test_the_watchdog_reaches_its_switch_and_never_the_pager(alertmanager: Alertmanager) -> None:

@@ -261,6 +261,9 @@ def test_amtool_accepts_the_alertmanager_config() -> None:
     ("receiver", "labels"),
     [
         ("pager", "alertname=BatSignalLeak severity=critical kind=leak server=db1 application=web"),
+        ("pager", "alertname=BatSignalSlotsFull severity=critical kind=slots_full server=db1"),
+        ("pager", "alertname=BatSignalSaturation severity=critical kind=refused server=db1"),
+        ("morning", "alertname=BatSignalReloadFailed severity=warning kind=reload instance=db1:9988"),
         ("morning", "alertname=BatSignalLeak severity=warning kind=leak server=db1 application=web"),
         ("pager", "alertname=BatSignalEndpointDown severity=critical kind=endpoint_down application=web"),
         ("pager", "alertname=BatSignalDown severity=critical kind=daemon"),
