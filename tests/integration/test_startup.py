@@ -53,7 +53,8 @@ CREATE ROLE sleeper NOLOGIN;
 CREATE ROLE single LOGIN CONNECTION LIMIT 1;
 CREATE DATABASE narrow CONNECTION LIMIT 1;
 CREATE DATABASE closed;
-REVOKE CONNECT ON DATABASE closed FROM PUBLIC
+REVOKE CONNECT ON DATABASE closed FROM PUBLIC;
+CREATE DATABASE shut ALLOW_CONNECTIONS false
 """
 
 
@@ -320,6 +321,10 @@ def test_operating_system_user_that_may_not_be_that_role_is_auth_failed(server: 
 
 def test_database_without_connect_privilege_is_auth_failed(server: Server) -> None:
     assert server.refusal(database="closed") == ("auth_failed", "42501")
+
+
+def test_database_that_takes_no_connections_is_no_database(server: Server) -> None:
+    assert server.refusal(database="shut") == ("no_database", "55000")
 
 
 def test_unknown_database_is_no_database(server: Server) -> None:

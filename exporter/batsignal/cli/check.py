@@ -89,7 +89,8 @@ def _check_server(server: ServerConfig, *, releases: bool) -> bool:
 def _say_reached(where: str, snapshot: Snapshot) -> bool:
     """Say whether the ordinary way is open, and how full the server is by whatever way."""
     slots = snapshot.slots
-    used = f"{snapshot.used} of {slots.usable} usable slots taken" if slots else f"{snapshot.used} slots taken"
+    of_all = f"{snapshot.used} of {slots.usable} usable slots" if slots else _count(snapshot.used, "slot")
+    used = f"{of_all} taken"
     met = snapshot.met
     if met is not None:
         seen = "" if snapshot.failure is not None else f"; seen by way of {snapshot.view}: {used}"

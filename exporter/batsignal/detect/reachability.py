@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from batsignal.config import Thresholds
 from batsignal.detect import wording
 from batsignal.detect.signal import Finding, Subject
-from batsignal.snapshot import FailureReason, Snapshot
+from batsignal.snapshot import FailureReason, PollFailure, Snapshot
 
 FULL_REASONS: frozenset[FailureReason] = frozenset({"slots_full", "role_limit", "database_limit"})
 
@@ -20,12 +20,14 @@ OWN_FAULT_REASONS: frozenset[FailureReason] = frozenset({"no_database", "auth_fa
 _ACTIONS: dict[FailureReason, str] = {
     "refused": "Nothing listens there: check that the server runs and that the address is right.",
     "not_accepting": "The server is starting, recovering or shutting down: wait for it, and read its log.",
-    "no_database": "Check the database name in the dsn.",
+    "no_database": "Check the database name in the dsn, and that the database takes connections.",
     "auth_failed": "Check the role, its password and pg_hba.conf. This says nothing about the database's health.",
     "tls_failed": "Check certificates and sslmode. This says nothing about the database's health.",
     "timeout": "The server or the network hangs: check the host, its disks and the way to it.",
     "unreachable": "Check the network and the name of the host.",
 }
+# A code comes from the server itself: the way to it is open.
+_REFUSED_BY_CODE = "The server answers, and refuses us in its own words: look for them in its log."
 
 
 class ReachabilityDetector:
@@ -73,6 +75,12 @@ class ReachabilityDetector:
                     else "it has not answered since the watch began",
                 ),
                 summary=f"no way into {snapshot.server}: {failure.text}",
-                action=_ACTIONS.get(failure.reason, ""),
+                action=_action(failure),
             ),
         )
+
+
+def _action(failure: PollFailure) -> str:
+    if failure.reason == "unreachable" and failure.sqlstate is not None:
+        return _REFUSED_BY_CODE
+    return _ACTIONS.get(failure.reason, "")

@@ -41,6 +41,8 @@ _BY_SQLSTATE: dict[str, tuple[FailureReason, str]] = {
     "42501": ("auth_failed", "the role lacks a privilege"),
     "3D000": ("no_database", "the database does not exist"),
     "53300": ("slots_full", "no slot is left"),
+    # ALLOW_CONNECTIONS false, or a DROP DATABASE that broke off. The server is well.
+    "55000": ("no_database", "the database takes no connections"),
     "57P03": ("not_accepting", "the server runs but takes no sessions now"),
 }
 

@@ -92,6 +92,12 @@ def test_every_other_reason_is_called_with_what_to_do(server: Server, reason: st
     assert found.action
 
 
+def test_server_that_refuses_with_a_code_we_do_not_know_is_not_called_a_network_fault(server: Server) -> None:
+    (found,) = server.fail("unreachable", times=5)
+    assert "server answers" in found.action
+    assert "network" not in found.action
+
+
 @pytest.mark.parametrize("reason", ["auth_failed", "tls_failed", "no_database"])
 def test_wrong_login_of_ours_wakes_nobody(server: Server, reason: str) -> None:
     (found,) = server.fail(reason, times=600)

@@ -38,6 +38,7 @@ def test_totally_full_and_only_reserved_left_differ_in_words() -> None:
     [
         ("57P03", "not_accepting"),
         ("3D000", "no_database"),
+        ("55000", "no_database"),
         ("28P01", "auth_failed"),
         ("28000", "auth_failed"),
         ("42501", "auth_failed"),

@@ -26,7 +26,7 @@ STATES = {
     "role_limit": "our role's own connection limit is reached: the server is alive",
     "database_limit": "the database's own connection limit is reached: the server is alive",
     "not_accepting": "starting, stopping or in recovery: accepts nobody yet",
-    "no_database": "the database we are to watch from does not exist",
+    "no_database": "the database we are to watch from does not exist or takes no sessions",
     "auth_failed": "our login was refused: the server is alive",
     "tls_failed": "no TLS connection could be made",
     "refused": "connection refused: nothing listens there",
