@@ -48,6 +48,7 @@ def test_the_roles_and_the_config_are_all_that_it_needs(home: Home) -> None:
     (text,) = blocks("yaml batsignal")
     config = yaml.safe_load(text.replace("@127.0.0.1:5432/", f"@127.0.0.1:{home.server.port}/"))
     del config["endpoints"]  # nothing answers at that address here
+    config["store"]["path"] = str(home.folder / Path(config["store"]["path"]).name)
     for name in (config["web"]["deploy_token_file"], config["web"]["release_token_file"]):
         (home.folder / name).write_text("n0t-guessed\n")
     (home.folder / "batsignal.yml").write_text(yaml.safe_dump(config))
@@ -55,6 +56,23 @@ def test_the_roles_and_the_config_are_all_that_it_needs(home: Home) -> None:
     assert checked.returncode == 0, checked.stdout
     assert "ok   server db1: `batsignal release` may end other roles' sessions" in checked.stdout
     assert "FAIL" not in checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("made", "used"),
+    [
+        ("useradd --system", "-o batsignal"),
+        ("useradd --system", "chown batsignal:"),
+        ("install -d /etc/batsignal", "cd /etc/batsignal"),
+        ("/var/lib/batsignal   ", "batsignal check --config.file"),
+        ("python3 -m venv /opt/batsignal", "ln -s /opt/batsignal/bin/batsignal"),
+        ("ln -s /opt/batsignal/bin/batsignal", "batsignal check --config.file"),
+        ("> pgpass", "PGPASSFILE=/etc/batsignal/pgpass batsignal check"),
+        ("> pgpass", "systemctl enable --now"),
+    ],
+)
+def test_whoever_pastes_from_top_to_bottom_has_made_what_a_command_uses(made: str, used: str) -> None:
+    assert -1 < DOCUMENT.find(made) < DOCUMENT.find(used)
 
 
 def test_the_config_as_it_stands_is_one(tmp_path: Path) -> None:
