@@ -425,6 +425,29 @@ def test_privilege_given_later_shows_within_ten_seconds_with_its_texts(
         sessions.run(postgres, "DROP ROLE promoted")
 
 
+def test_privilege_taken_away_shows_at_the_next_look_and_nobody_seems_to_have_left(
+    postgres: EmbeddedServer, sessions: Any, pollers: Pollers
+) -> None:
+    sessions.run(postgres, "CREATE ROLE demoted LOGIN IN ROLE pg_monitor")
+    connection = sessions.open(postgres, application_name="web@2.4.0")
+    poller = pollers.on(postgres, user="demoted")
+    try:
+        before = poller.look()
+        sessions.run(postgres, "REVOKE pg_monitor FROM demoted")
+        after = poller.look()
+        assert (before.privileged, after.privileged) == (True, False)
+        assert seen(after, connection).key == seen(before, connection).key
+        assert seen(after, connection).state is None
+        sessions.run(postgres, "GRANT pg_monitor TO demoted")
+        poller.look()
+        again = poller.look()
+        assert again.privileged is True
+        assert seen(again, connection).key == seen(before, connection).key
+    finally:
+        poller.close()
+        sessions.run(postgres, "DROP ROLE demoted")
+
+
 # -- locks in the catalog ----------------------------------------------------------------------------------------------
 
 

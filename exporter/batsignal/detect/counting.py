@@ -2,9 +2,10 @@
 
 The titles of a server's processes tell how many sessions there are, of whom and from where; not what they are called,
 not since when they rest, nor what they wait for. What is judged by the history of sessions (a leak, a pile-up) must
-take such a look for none: it would see every session change, and each one lose its name. What is judged by numbers
-(limits, storms) must go on. So both have a window, and this one owns the second: it exists only while such a view
-lasts, begins with what was seen before, and hands over to the other when all is seen again.
+take such a look for none: it would see every session change, and each one lose its name. So is a look from which the
+server hides the rest since a moment ago. What is judged by numbers (limits, storms) must go on. So both have a window,
+and this one owns the second: it exists only while such a view lasts, begins with what was seen before, and hands over
+to the other when all is seen again.
 
 It judges nothing and has no clock.
 """
@@ -28,14 +29,14 @@ class Counting:
     def add(self, snapshot: Snapshot, whole: Window) -> Window:
         """Take in a look that `whole` has taken in by now; return the window to judge numbers by."""
         if self._own is None:
-            if snapshot.failure is not None or snapshot.is_detailed:
+            if snapshot.failure is not None or whole.snapshot is snapshot:
                 return whole
             self._own = Window(self._pattern, takes_titles=True)
             if whole.snapshot is not None and 0 <= snapshot.t - whole.snapshot.t <= FRESH_SECONDS:
                 self._own.add(whole.snapshot)
         own = self._own
         own.add(_called_as_before(snapshot, own.snapshot))
-        if snapshot.failure is None and snapshot.is_detailed:
+        if whole.snapshot is snapshot:
             # What came and left up to here is counted by now; from the next look on the whole window counts.
             self._own = None
         return own

@@ -3,7 +3,8 @@
 The window is fed one snapshot after the other and remembers what a single look cannot show: which sessions were seen
 to open, which closed and how they had been used, when an application's first session came. It judges nothing, has no
 clock (time is `snapshot.t`) and does no I/O. A failed look changes nothing: it is a gap, not an empty server. So is one
-by the titles of processes, which tell neither whose sessions those are nor since when they rest (`counting`).
+by the titles of processes, which tell neither whose sessions those are nor since when they rest (`counting`); and one
+from which the server hides that since a moment ago, because our role has lost `pg_monitor`: nothing has ended by that.
 """
 
 from bisect import bisect_right
@@ -18,6 +19,8 @@ ORIGINS_MOST = 20_000
 ORIGIN_LIFE_SECONDS = 3600.0
 FORGET_EVERY_SECONDS = 60.0
 CLOSINGS_KEPT = 512
+# Whoever takes our privilege away most likely did not mean to, and gives it back; if not, nothing is known any more.
+HIDDEN_SECONDS = 600.0
 # A session that lived shorter is none that a pool would have to replace.
 CLOSING_LIFE_SECONDS = 5.0
 # A pool lends a session that has been free for so long; a moment less, and it may have been given back while the login
@@ -218,7 +221,7 @@ class Window:
         if snapshot.t < self.t - 1.0:
             self._empty()
         self.t = snapshot.t
-        if snapshot.failure is not None or not (snapshot.is_detailed or self._takes_titles):
+        if not self._tells(snapshot):
             return
         if self.snapshot is None:
             self.began = snapshot.t
@@ -231,6 +234,16 @@ class Window:
         if snapshot.ping_seconds is not None:
             self.pings.append(snapshot.ping_seconds)
         self.snapshot = snapshot
+
+    def _tells(self, snapshot: Snapshot) -> bool:
+        if snapshot.failure is not None:
+            return False
+        if self._takes_titles:
+            return True
+        before = self.snapshot
+        if before is not None and before.privileged and snapshot.privileged is False:
+            return snapshot.t - before.t > HIDDEN_SECONDS
+        return snapshot.is_detailed
 
     def _take_in(self, rows: Sequence[Session]) -> list[Track]:
         """Take in the rows of a look and return the sessions that are new where they say to come from."""

@@ -7,7 +7,6 @@ the order; a dry run needs the token as well, for it names sessions. Errors are 
 import asyncio
 import ipaddress
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +125,7 @@ def _seconds(told: dict[str, Any], key: str, default: float) -> float:
         return default
     expected = f"a number of seconds from 0 to {IDLE_SECONDS_MOST:.0f}"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not 0 <= value <= IDLE_SECONDS_MOST:
+    if not is_number or not 0 <= value <= IDLE_SECONDS_MOST:
         raise Refusal(400, f"{key}: expected {expected}, got {spelled(value)}")
     return float(value)
 

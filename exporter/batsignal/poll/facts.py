@@ -64,6 +64,15 @@ class Facts:
                     xact_commit=None if commits is None else int(commits),
                 )
 
+    def notice(self, *, hidden: bool) -> None:
+        """Take in whether a look showed other roles' sessions: what says otherwise is asked for at the next one.
+
+        That they are hidden counts at once: states that nobody was told must not pass for states.
+        """
+        if self.privileged is hidden:
+            self._settings_due = float("-inf")
+            self.privileged = self.privileged and not hidden
+
     def learn_names(self, rows: Iterable[Row], deadline: float) -> None:
         """Ask for the names of roles and databases: now and then, and soon when a session shows an unknown one."""
         now = self._monotonic()

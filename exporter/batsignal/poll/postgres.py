@@ -312,6 +312,7 @@ class PostgresPoller:
     def _sessions(self, kept: _Kept, t: float, deadline: float) -> tuple[Session, ...]:
         text = sql("activity", kept.server_version_num)
         rows = kept.session.query_often(text, {"since": self._rows.texts_since}, deadline)
+        kept.facts.notice(hidden=self._rows.are_hidden(rows))
         kept.facts.learn_names(rows, deadline)
         waiting = self._rows.waiting(rows)[:BLOCKERS_MAX]
         blocked_by: dict[int, tuple[int, ...]] = {}

@@ -12,12 +12,14 @@ from batsignal.snapshot import CLIENT_BACKEND, Session, legible
 
 Row = tuple[Any, ...]
 
-_PID, _START, _STATE, _DATABASE, _ROLE, _QUERY_START, _WAIT_TYPE, _TYPE, _TEXT, _LONG_TEXT = (
+_PID, _START, _STATE, _DATABASE, _ROLE, _NAME, _ADDRESS, _QUERY_START, _WAIT_TYPE, _TYPE, _TEXT, _LONG_TEXT = (
     0,
     1,
     2,
     3,
     4,
+    5,
+    6,
     8,
     10,
     13,
@@ -102,6 +104,14 @@ class RowReader:
         waiting = [row for row in rows if row[_WAIT_TYPE] == "Lock"]
         return [row[_PID] for row in sorted(waiting, key=lambda row: row[_QUERY_START] or 0.0)]
 
+    @staticmethod
+    def are_hidden(rows: Iterable[Row]) -> bool:
+        """Whether the server hides other roles' sessions from us.
+
+        Its own workers are in every look, and shown with their type to whoever may see.
+        """
+        return any(row[_PID] is not None and row[_TYPE] is None for row in rows)
+
     def read(
         self, rows: Iterable[Row], *, t: float, own_pid: int, blocked_by: Mapping[int, tuple[int, ...]]
     ) -> tuple[Session, ...]:
@@ -115,17 +125,30 @@ class RowReader:
             if pid is None or pid == own_pid or not (_is_client(row) or pid in blockers):
                 continue
             datname, usename = databases.get(row[_DATABASE]), roles.get(row[_ROLE])
-            known = (*row[:_TEXT], datname, usename, blocked_by.get(pid, ()))
             before = self._before.get(pid)
+            is_hidden = row[_TYPE] is None
+            told = _called_as_before(row, before[0]) if is_hidden and before is not None else row
+            known = (*told[:_TEXT], datname, usename, blocked_by.get(pid, ()))
             if before is not None and before[0] == known:
                 now[pid] = before
             else:
-                now[pid] = (known, _session(known, _text(row), before[1] if before else None))
+                same = before[1] if before is not None and not is_hidden else None
+                now[pid] = (known, _session(known, _text(row), same))
         self._before = now
         # After the server's clock stepped back there is no saying which texts were new: the next look asks for all.
         self._looked_at = None if stepped_back else t
         # By pid, as a recording is read: a live run and its replay see the same in the same order.
         return tuple(now[pid][1] for pid in sorted(now))
+
+
+def _called_as_before(row: Row, before: Row) -> Row:
+    """Return a row whose begin is hidden with that of the row before, where a pid has kept its role, place and name.
+
+    Else every session would have left, and another come, at the moment when `pg_monitor` is taken from our role.
+    """
+    if row[_DATABASE : _NAME + 1] != before[_DATABASE : _NAME + 1]:
+        return row
+    return (row[_PID], before[_START], *row[_STATE:_ADDRESS], before[_ADDRESS], *row[_ADDRESS + 1 :])
 
 
 def _text(row: Row) -> str | None:

@@ -190,3 +190,44 @@ def test_slots_that_are_held_by_who_never_logs_in_are_told_as_theirs(
     (raised,) = watcher.raised("saturation")
     assert raised.t - start <= 20
     assert "sessions that have not logged in 36" in raised.signal.finding.evidence[0]
+
+
+def hidden(looks: Iterable[Snapshot], is_hidden: IsTitles, start: float) -> Iterator[Snapshot]:
+    """Show some looks as to a role that has lost `pg_monitor`: who is there, and not what they do."""
+    for look in looks:
+        if not is_hidden(look.t - start):
+            yield look
+            continue
+        rows = tuple(
+            replace(row, state=None, xact_start=None, query_start=None, state_change=None, wait_event_type=None,
+                    wait_event=None, query=None, query_id=None, blocked_by=())
+            for row in look.sessions
+        )  # fmt: skip
+        yield replace(look, sessions=rows, privileged=False)
+
+
+def test_leak_that_is_lit_goes_on_while_our_privilege_is_gone_and_is_the_same_afterwards(
+    world: Any, watcher: Any, start: float
+) -> None:
+    world.pool("web@2.3.9", work=10, least=8)
+    world.leak("web@2.4.0", every=2.0, at=60.0)
+    watcher.follow(hidden(world.looks(360), lambda t: 150 <= t < 300, start))
+    (raised,) = watcher.raised("leak")
+    assert raised.t - start < 150
+    assert watcher.cleared("leak") == []
+    assert watcher.raised("storm") == []
+
+
+def test_saturation_is_still_counted_while_our_privilege_is_gone(make_world: Any, watcher: Any, start: float) -> None:
+    world = make_world(slots=small(100))
+    world.pool("web@2.3.9", work=10, least=8)
+    world.leak("web@2.4.0", every=1.0, at=120.0)
+    watcher.follow(hidden(world.looks(260), lambda t: t >= 100, start))
+    assert [one.signal.finding.kind for one in watcher.raised("saturation")] == ["saturation"]
+
+
+def test_privilege_that_stays_away_ends_what_nobody_can_see_any_more(world: Any, watcher: Any, start: float) -> None:
+    world.leak("web@2.4.0", every=4.0, at=20.0)
+    watcher.follow(hidden(world.looks(900), lambda t: t >= 200, start))
+    assert len(watcher.raised("leak")) == 1
+    assert [one.t - start > 790 for one in watcher.cleared("leak")] == [True]

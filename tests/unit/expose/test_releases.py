@@ -129,6 +129,10 @@ def test_it_cannot_be_asked_for_by_following_a_link(door: Door) -> None:
             "idle_longer_seconds: expected a number of seconds from 0 to",
         ),
         (
+            {"application": "web", "idle_longer_seconds": 10**400},
+            "idle_longer_seconds: expected a number of seconds from 0 to",
+        ),
+        (
             {"application": "web", "idle_longer_seconds": "5"},
             "idle_longer_seconds: expected a number of seconds from 0",
         ),

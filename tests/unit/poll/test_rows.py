@@ -108,6 +108,22 @@ def test_hidden_session_counts_as_a_client_but_a_hidden_launcher_does_not(reader
     assert (session.pid, session.is_client, session.query) == (100, True, None)
 
 
+def test_session_that_is_hidden_from_now_on_keeps_its_begin_and_shows_nothing_that_is_old(reader: RowReader) -> None:
+    hidden = {"backend_type": None, "state": None, "backend_start": None, "client_addr": None, "text": None}
+    (before,) = read(reader, row())
+    (after,) = read(reader, row(**hidden), t=T + 1)
+    assert (after.key, after.client_addr) == (before.key, before.client_addr)
+    assert (after.state, after.query) == (None, None)
+    (other,) = read(reader, row(**hidden, application_name="another"), t=T + 2)
+    assert other.backend_start is None, "a pid that is called otherwise is another session"
+
+
+def test_that_sessions_are_hidden_shows_at_the_servers_own_workers() -> None:
+    worker = row(pid=7, backend_type="checkpointer", role=None, database=None)
+    assert not RowReader.are_hidden([row(), worker, row(pid=None, backend_type=None)])
+    assert RowReader.are_hidden([row(), row(pid=7, backend_type=None, role=None, database=None)])
+
+
 def test_session_that_starts_has_no_names_yet(reader: RowReader) -> None:
     (session,) = read(reader, row(state="starting", role=None, database=None, text=None))
     assert (session.usename, session.datname, session.query, session.is_client) == (None, None, None, True)
