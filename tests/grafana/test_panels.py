@@ -236,6 +236,7 @@ def results(url: str) -> list[Any]:
     return found
 
 
+@pytest.mark.takes(seconds=120)
 @pytest.mark.timeout(300)
 def test_every_panel_returns_data_of_a_real_incident(incident: Incident) -> None:
     """One test for all of it: a test each would play the incident in every worker."""

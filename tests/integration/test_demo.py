@@ -200,6 +200,7 @@ def test_a_reader_who_has_tried_the_way_back_and_seen_enough_ends_the_demo(accou
     assert account.left_files() == []
 
 
+@pytest.mark.takes(seconds=60)
 @pytest.mark.parametrize("account", account_names()[:1], indirect=True)
 def test_the_leak_is_told_from_the_deploy_to_the_signal_that_names_it(account: Account) -> None:
     with account.start("56", "3", "2") as process:

@@ -28,6 +28,7 @@ def told(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == name]
 
 
+@pytest.mark.takes(seconds=60)
 def test_a_leak_is_named_in_time_and_its_recording_replays_to_the_same_page(tmp_path: Path) -> None:
     recording = tmp_path / "leak.jsonl.gz"
     code, events, errors = drill(
@@ -61,6 +62,7 @@ def test_a_leak_is_named_in_time_and_its_recording_replays_to_the_same_page(tmp_
     assert first["detected"] == pytest.approx(raised["t"], abs=0.01)
 
 
+@pytest.mark.takes(seconds=25)
 def test_a_health_endpoint_that_fails_is_named_while_the_database_is_fine() -> None:
     code, events, errors = drill("endpoint_down", "--calm-seconds", "5", "--duration-seconds", "12")
     assert (code, errors) == (0, "")
@@ -71,6 +73,7 @@ def test_a_health_endpoint_that_fails_is_named_while_the_database_is_fine() -> N
     assert verdict["after_seconds"] <= verdict["bound_seconds"] == 30.0
 
 
+@pytest.mark.takes(seconds=25)
 def test_a_server_that_stays_away_is_named_and_the_drill_goes_on() -> None:
     code, events, errors = drill("database-unreachable", "--calm-seconds", "2", "--duration-seconds", "14")
     assert (code, errors) == (0, "")
@@ -159,6 +162,7 @@ def test_a_share_of_the_embedded_server_is_kept_to_too() -> None:
     assert any("share of the slots is taken" in event["text"] for event in told(events, "note"))
 
 
+@pytest.mark.takes(seconds=25)
 def test_the_demo_plays_any_row_and_keeps_the_page_up_until_it_is_told_to_end() -> None:
     command = [sys.executable, "-m", "batsignal", "demo", "--incident", "database_unreachable"]
     with subprocess.Popen(

@@ -22,6 +22,7 @@ def rehearse(name: str, *arguments: str) -> tuple[int, list[dict[str, Any]], str
     return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()], ended.stderr
 
 
+@pytest.mark.takes(seconds=45)
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

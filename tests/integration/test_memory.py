@@ -35,6 +35,7 @@ def home(tmp_path: Path, postgres15: EmbeddedServer, until: Until) -> Iterator[H
         print(log.name, log.read_text(), sep="\n")  # noqa: T201
 
 
+@pytest.mark.takes(seconds=40)
 def test_a_daemon_that_is_killed_in_the_middle_of_a_leak_goes_on_with_the_same_incident(
     home: Home, sessions: Any, until: Until
 ) -> None:

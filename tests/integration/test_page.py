@@ -86,6 +86,7 @@ class Leak:
                 return
 
 
+@pytest.mark.takes(seconds=90)
 @pytest.mark.timeout(300)
 def test_a_leak_pages_once_with_culprit_and_version_before_the_slots_run_out(tmp_path: Path) -> None:
     with ExitStack() as running:

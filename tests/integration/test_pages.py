@@ -50,6 +50,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.takes(seconds=70)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("row", EXPECTED)
 def test_an_incident_rings_the_pager_with_its_own_alert(row: str, tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def compared(shown: dict[str, Any]) -> dict[str, Any]:
     return {key: shown[key] for key in COMPARED}
 
 
+@pytest.mark.takes(seconds=50)
 def test_a_live_run_and_the_replay_of_its_recording_give_the_same_signals(
     live_run: LiveRun, shop: Shop, until: Until, tmp_path: Path
 ) -> None:

@@ -11,6 +11,8 @@ from simulator.reality.setups import SETUPS, Setup
 
 MOST_OFF_RATIO = 0.25
 
+pytestmark = pytest.mark.takes(seconds=6)  # the one recording that all of them measure
+
 # One rule of each pool changed: what the comparison must not let through.
 OTHER_RULES = {
     "queue-pool": {"lifo": True},

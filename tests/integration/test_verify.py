@@ -57,6 +57,7 @@ def checks(done: Any) -> dict[str, tuple[str, str]]:
     return {one["name"]: (one["status"], one["text"]) for one in json.loads(done.stdout)["checks"]}
 
 
+@pytest.mark.takes(seconds=55)
 def test_a_good_deploy_passes_one_that_breaks_health_does_not_and_a_leak_is_said_before_its_window_is_over(
     home: Home, sessions: Any, health: Health, until: Until
 ) -> None:

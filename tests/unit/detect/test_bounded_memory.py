@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from batsignal.cli.replay import Life
 from batsignal.snapshot import Counters, Deploy, PoolerPool, ProbeResult, Session, Slots, Snapshot
 
@@ -69,6 +71,7 @@ def things_in(thing: Any, seen: set[int] | None = None) -> int:
     return count
 
 
+@pytest.mark.takes(seconds=17)
 def test_ten_thousand_names_cost_no_more_than_a_bound_and_as_many_again_cost_less() -> None:
     life = Life("db1")
     sizes = []
