@@ -275,11 +275,11 @@ class Daemon:
         if deploy is None:
             at = self._conduct.first_seen(service, version)
             if at is None:
-                versions = ", ".join(self._conduct.versions(service)) or "none"
+                versions = ", ".join(map(spelled, self._conduct.versions(service))) or "none"
                 raise Refusal(
                     404,
                     f"no deploy of {spelled(service)} {spelled(version)} was marked, and no session of it seen;"
-                    f" versions of that service seen: {spelled(versions)}",
+                    f" versions of that service seen: {versions}",
                 )
             deploy = Deploy(service=service, version=version, at=at)
         return verify(deploy, self._conduct, now=self._clock(), window_seconds=window_seconds).as_json()

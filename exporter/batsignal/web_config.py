@@ -93,6 +93,19 @@ def _keys_as_text(value: object) -> object:
     return {str(key) if type(key) is int else key: one for key, one in value.items()}
 
 
+def _hashes_as_text(value: object) -> object:
+    """Take users and what stands for their hashes as texts.
+
+    A number or nothing is no hash, which is said without spelling it: it may be a password.
+    """
+    named = _keys_as_text(value)
+    if not isinstance(named, dict):
+        return named
+    return {
+        user: "" if one is None else str(one) if isinstance(one, int | float) else one for user, one in named.items()
+    }
+
+
 Blankable = Annotated[str | None, BeforeValidator(_nothing_for_blank)]
 
 
@@ -216,7 +229,7 @@ class WebFile(_Section):
 
     tls_server_config: TlsServerConfig | None = Field(default=None, description="a mapping with cert_file and key_file")
     http_server_config: HttpServerConfig | None = Field(default=None, description="a mapping with headers")
-    basic_auth_users: Annotated[dict[str, SecretText] | None, BeforeValidator(_keys_as_text)] = Field(
+    basic_auth_users: Annotated[dict[str, SecretText] | None, BeforeValidator(_hashes_as_text)] = Field(
         default=None, repr=False, description="a mapping of users and their bcrypt hashes"
     )
     rate_limit: RateLimitConfig | None = Field(default=None, description="a mapping with interval and burst")

@@ -839,4 +839,4 @@ def test_check_says_what_is_not_well_and_what_will_not_be_used(
     ]
     assert "refused" in pooler
     assert f"FAIL server down: refused: nothing listens on 127.0.0.1 port {port}" in lines
-    assert lines[-1] == "FAIL endpoint web: HTTP 500"
+    assert lines[-1] == f"FAIL endpoint web: HTTP 500, at {health.url}"

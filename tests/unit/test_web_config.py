@@ -157,6 +157,13 @@ def test_duration_is_spelled_as_in_go(tmp_path: Path, spelled: str, seconds: flo
             "basic_auth_users: {prom: hunter2}",
             "basic_auth_users.'prom': expected a bcrypt hash ($2y$10$..., as of htpasswd -nBC 10 '')",
         ),
+        *(
+            (
+                f"basic_auth_users: {{prom: {value}}}",
+                "basic_auth_users.'prom': expected a bcrypt hash ($2y$10$..., as of htpasswd -nBC 10 '')",
+            )
+            for value in ("", "123456", "1.5")
+        ),
         (
             f"basic_auth_users: {{prom: {HASH.replace('$10$', '$40$')}}}",
             "basic_auth_users.'prom': expected a bcrypt hash ($2y$10$..., as of htpasswd -nBC 10 '')",

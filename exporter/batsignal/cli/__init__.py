@@ -18,6 +18,7 @@ from batsignal.errors import BatSignalError
 app = typer.Typer(
     name="batsignal",
     help="Who is eating the connections of a PostgreSQL server, since when, and what to undo.",
+    epilog="Exit codes: 0 fine, 1 a finding, 2 usage or config error, 3 cannot reach what it needs.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -109,7 +110,7 @@ def run(  # noqa: PLR0917 - typer makes options of them, nobody calls it by posi
     )
 
 
-@app.command()
+@app.command(short_help="Will it work with this config, and what will it not see?")
 def check(config_file: ConfigFile = None, web_config_file: WebConfigFile = None) -> None:
     """Say of the config, every server and every endpoint whether it will do, a line each; exit 1 on a finding."""
     from batsignal.cli.check import check as check_all  # noqa: PLC0415 - late on purpose
@@ -124,7 +125,7 @@ class ReplayFormat(StrEnum):
     json = "json"
 
 
-@app.command()
+@app.command(short_help="Run the detectors over a recording.")
 def replay(
     recording: Annotated[str, typer.Argument(metavar="RECORDING", help="A recording, gzipped or not.")],
     spelling: Annotated[ReplayFormat, typer.Option("--format", help="One line an event.")] = ReplayFormat.text,
@@ -135,7 +136,7 @@ def replay(
     raise typer.Exit(replay_recording(recording, spelling=spelling.value))
 
 
-@app.command()
+@app.command(short_help="Make an incident happen for real, and time the page.")
 def drill(  # noqa: PLR0917 - as for `run`
     name: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
@@ -181,7 +182,10 @@ def drill(  # noqa: PLR0917 - as for `run`
     wants_list: Annotated[bool, typer.Option("--list", help="List all drills and end.")] = False,
     spelling: Annotated[ReplayFormat, typer.Option("--format", help="A timeline, or JSON lines.")] = ReplayFormat.text,
 ) -> None:
-    """Make an incident, or a piece of everyday life, happen for real on a scratch server and time the page."""
+    """Make an incident, or a piece of everyday life, happen for real on a scratch server and time the page.
+
+    Exit 1: it was not named in time, or something wrong lit.
+    """
     from batsignal.cli.drill import Wish  # noqa: PLC0415 - late on purpose
     from batsignal.cli.drill import run as run_drill  # noqa: PLC0415
     from batsignal.drills.act import Pace  # noqa: PLC0415
@@ -200,7 +204,7 @@ def drill(  # noqa: PLR0917 - as for `run`
     raise typer.Exit(run_drill(wish, wants_list=wants_list))
 
 
-@app.command()
+@app.command(short_help="See a deploy go wrong, on a PostgreSQL started for it.")
 def demo(
     incident: Annotated[
         str,
@@ -217,11 +221,11 @@ def demo(
 
 remote.add_to(app)
 
-asset_commands = typer.Typer(help="What ships beside the code.", no_args_is_help=True, rich_markup_mode=None)
+asset_commands = typer.Typer(help="The alert rules, runbooks and dashboards that ship with it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(asset_commands, name="assets")
 
 
-@asset_commands.command()
+@asset_commands.command(short_help="Write alert rules, runbooks and dashboards into a folder.")
 def export(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Where to; it is made when it is not there.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there with other content.")] = False,

@@ -12,6 +12,7 @@ from batsignal.errors import ConfigError, UnreachableError
 
 _NOT_OUR_FAULT = 500
 _CANNOT_NOW = 503
+_LOGIN_WANTED = 401
 
 
 def asked(
@@ -35,7 +36,11 @@ def asked(
         raise ConfigError(f"the daemon at {shown} refuses: {error}")
     if isinstance(error, str) and answer.status == _CANNOT_NOW:
         raise UnreachableError(f"the daemon at {shown} cannot: {error}")
-    raise UnreachableError(f"{shown} is no daemon that knows {path}: it answered with status {answer.status}")
+    if answer.status == _LOGIN_WANTED:
+        raise ConfigError(f"{shown} wants a login: expected https://USER:PASSWORD@HOST:PORT in BATSIGNAL_URL or --url")
+    said = f": {answer.said}" if answer.said else ""
+    what = path.partition("?")[0]
+    raise UnreachableError(f"{shown} is no daemon that knows {what}: it answered with status {answer.status}{said}")
 
 
 def usable_token(token: str | None, key: str) -> str:

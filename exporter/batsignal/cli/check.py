@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg2
 
@@ -58,7 +59,7 @@ def _check_store(store: StoreConfig) -> bool:
     path = Path(store.path)
     fault, note = examined(path)
     if fault is not None:
-        return say(False, "store", f"{path}: {fault}; the watch goes on without history")
+        return say(False, "store", f"{path.absolute()}: {fault}; the watch goes on without history")
     say(True, "store", f"{path} and its recordings can be written, kept for {_count(store.keep_days, 'day')}")
     if note is not None:
         remark("store", f"{path}: {note}")
@@ -158,9 +159,20 @@ async def _check_endpoint(endpoint: EndpointConfig) -> bool:
     )
     result = await probe(target)
     took = f"{result.seconds * 1000:.0f} ms"
-    return say(
-        result.up, f"endpoint {endpoint.name}", f"HTTP {result.status}, {took}" if result.up else f"{result.reason}"
-    )
+    where = f"endpoint {endpoint.name}"
+    if result.up:
+        return say(True, where, f"HTTP {result.status}, {took}")
+    return say(False, where, f"{result.reason}, at {_place(endpoint.url)}")
+
+
+def _place(url: str) -> str:
+    """Return an address without what may be a secret in it.
+
+    >>> _place("http://bob:pw@db1:8000/healthz?key=1")
+    'http://db1:8000/healthz'
+    """
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -138,4 +138,4 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.add_typer(deploys, name="deploy")
     app.command()(release)
-    app.command()(report)
+    app.command(short_help="Draft the post-mortem of an incident.")(report)

@@ -23,12 +23,18 @@ from batsignal.tick import judge_look
 
 
 def replay(path: str, *, spelling: str) -> int:
-    """Print the events of a recording, a line each; raises RecordingError with the line's number."""
-    events = list(events_of(Path(path)))
+    """Print the events of a recording, a line each; raises RecordingError with the line's number.
+
+    That there are none is said on standard error: silence could be a recording that was not understood.
+    """
+    span = _Span()
+    events = list(_events(Path(path), span))
     try:
         for line in map(_json, events) if spelling == "json" else _sentences(events):
             print(line)
         sys.stdout.flush()
+        if not events:
+            print(f"nothing lit in {span}", file=sys.stderr)
     except OSError as exc:
         raise UnreachableError(f"standard output does not take the events: {exc.strerror or exc}") from exc
     return 0
@@ -36,11 +42,35 @@ def replay(path: str, *, spelling: str) -> int:
 
 def events_of(path: Path) -> Iterator[Event]:
     """Yield what the detectors say of a recording, in order of time."""
+    yield from _events(path, _Span())
+
+
+def _events(path: Path, span: "_Span") -> Iterator[Event]:
     header, snapshots = read(path)
     life = Life(header.server, header.application_pattern)
     for snapshot in snapshots:
+        span.take(snapshot.t)
         _, events = life.look(snapshot)
         yield from events
+
+
+class _Span:
+    """How many looks a recording has, and from when to when."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._first = self._last = 0.0
+
+    def take(self, t: float) -> None:
+        self._first = self._first if self._looks else t
+        self._last = t
+        self._looks += 1
+
+    def __str__(self) -> str:
+        if not self._looks:
+            return "a recording without a look"
+        first, last = (f"{date(t)} {clock_time(t)}" for t in (self._first, self._last))
+        return f"{self._looks} look{'' if self._looks == 1 else 's'}, {first} to {last}"
 
 
 class Life:

@@ -73,7 +73,12 @@ def _log_to_stderr(level: str, spelling: str) -> None:
     last: list[structlog.typing.Processor] = (
         [structlog.processors.JSONRenderer()]
         if spelling == "json"
-        else [_legible, structlog.processors.LogfmtRenderer(key_order=["time", "level", "event"], drop_missing=True)]
+        else [
+            _legible,
+            structlog.processors.LogfmtRenderer(
+                key_order=["time", "level", "event"], drop_missing=True, bool_as_flag=False
+            ),
+        ]
     )
     before_last: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,

@@ -75,6 +75,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     body = [f"{check['status']:<7} {check['name']:<{width}}  {_one_line(check['text'])}" for check in checks]
     verdict = found["verdict"]
     advice = _WORDS.get(verdict, "")
+    unknown = [_one_line(check["name"]) for check in checks if check["status"] == "unknown"]
+    if verdict == "ok" and unknown:
+        advice = f"{advice}; unknown: {', '.join(unknown)}"
     if verdict == "bad" and deploy.get("previous"):
         advice = f"{advice} to {printable(deploy['previous'])}"
     return [head, *body, f"{verdict}: {advice}"]

@@ -21,6 +21,8 @@ REQUEST_TIMEOUT_SECONDS = 2.0
 # What a person or a pipeline asks may take longer than what is asked several times a second.
 ASK_TIMEOUT_SECONDS = 10.0
 ANSWER_BYTES_MOST = 64 * 1024 * 1024
+# What a daemon says in plain text is a sentence; more than this is somebody else's page.
+_SENTENCE_CHARS_MOST = 160
 # Below this, two clocks that differ are one clock and a slow answer.
 CLOCK_SLACK_SECONDS = 2.0
 
@@ -63,10 +65,14 @@ class Lit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a daemon, or something else at its address, answered: the object in its body, empty when that is none."""
+    """What a daemon, or something else at its address, answered: the object in its body, empty when that is none.
+
+    `said` is the body when it is one sentence of plain text, else empty.
+    """
 
     status: int
     content: Mapping[str, Any]
+    said: str = ""
 
 
 class DaemonApi:
@@ -111,12 +117,14 @@ class DaemonApi:
             status, raw = self._request(method, path, content, given, timeout_seconds)
         except (OSError, http.client.HTTPException) as exc:
             reason = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
-            raise UnreachableError(f"no answer from the daemon at {self._host}:{self._port}: {reason}") from exc
+            where = f"{self._host}:{self._port}"
+            raise UnreachableError(f"no answer from the daemon at {where}: {reason}{_hint(exc)}") from exc
         try:
             answer = json.loads(raw)
         except ValueError:
             answer = None
-        return Answer(status=status, content=answer if isinstance(answer, dict) else {})
+        found = answer if isinstance(answer, dict) else {}
+        return Answer(status=status, content=found, said="" if found else _sentence(raw))
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
@@ -179,6 +187,30 @@ def without_login(url: str) -> str:
     """
     before, at, after = url.rpartition("@")
     return f"{before.partition('://')[0]}://******@{after}" if at and "://" in before else after if at else url
+
+
+def _hint(exc: Exception) -> str:
+    """Return what may be done about an answer that did not come, to be put behind the reason; empty when unknown."""
+    if isinstance(exc, ConnectionRefusedError):
+        return "; is `batsignal run` at work there? --url or BATSIGNAL_URL says where it is"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return "; BATSIGNAL_CA names a file with the authorities to trust"
+    if isinstance(exc, ssl.SSLError):
+        return "; is it https:// that is spoken there, or http://?"
+    return ""
+
+
+def _sentence(raw: bytes) -> str:
+    r"""Return a body that is one printable sentence, else nothing.
+
+    >>> _sentence(b"A login is needed here.\n"), _sentence(b"<html>"), _sentence(b"\xff")
+    ('A login is needed here.', '', '')
+    """
+    try:
+        text = raw.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return ""
+    return text if len(text) <= _SENTENCE_CHARS_MOST and text.isprintable() and text[:1].isalpha() else ""
 
 
 def _trust(environment: Mapping[str, str]) -> ssl.SSLContext:

@@ -78,7 +78,7 @@ def test_a_daemon_behind_tls_is_told_only_when_its_certificate_is_one_to_trust(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.speak_tls(tmp_path)
-    with pytest.raises(UnreachableError, match="certificate verify failed"):
+    with pytest.raises(UnreachableError, match=r"certificate verify failed.*; BATSIGNAL_CA names"):
         mark("web", "2.4.0", at=None, url=fake.url, token="s3cret")
     assert not fake.asked
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
@@ -113,15 +113,29 @@ def test_what_is_no_such_daemon_is_unreachable(fake: Fake, status: int, body: st
     assert caught.value.exit_code == 3
 
 
+def test_what_stands_before_a_daemon_is_heard_when_it_says_a_sentence(fake: Fake) -> None:
+    fake.status, fake.body = 400, "HTTPS is spoken here: expected https://, got http://.\n"
+    with pytest.raises(UnreachableError, match="status 400: HTTPS is spoken here: expected https://"):
+        mark("web", "2", at=None, url=fake.url, token="s3cret")
+
+
+def test_a_daemon_that_wants_a_login_is_said_to_want_one(fake: Fake) -> None:
+    fake.status, fake.body = 401, "A login is needed here (HTTP Basic).\n"
+    with pytest.raises(ConfigError, match="wants a login: expected https://USER:PASSWORD@HOST:PORT"):
+        mark("web", "2", at=None, url=fake.url, token="s3cret")
+
+
 def test_no_daemon_is_said_with_where_it_was_looked_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(UnreachableError, match=f"no answer from the daemon at {address}: Connection refused"):
+    with pytest.raises(
+        UnreachableError, match=f"no answer from the daemon at {address}: Connection refused; is .batsignal run."
+    ):
         mark("web", "2", at=None, url=f"http://{address}", token="s3cret")
 
 
 def test_http_at_a_port_of_https_is_unreachable(fake: Fake) -> None:
-    with pytest.raises(UnreachableError, match="no answer from the daemon"):
+    with pytest.raises(UnreachableError, match=r"no answer from the daemon.*; is it https:// that is spoken there"):
         mark("web", "2", at=None, url=fake.url.replace("http:", "https:"), token="s3cret")
 
 

@@ -50,6 +50,13 @@ def test_a_leak_in_a_recording_is_called_with_its_culprit(tmp_path: Path, capsys
     assert [event["t"] for event in events] == sorted(event["t"] for event in events)
 
 
+def test_that_nothing_lit_is_said_with_what_was_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay(str(leak(tmp_path / "calm.jsonl", seconds=9)), spelling="json") == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "nothing lit in 9 looks, 2025-10-09 08:53:20 UTC to 2025-10-09 08:53:28 UTC\n"
+
+
 def test_the_day_stands_before_its_first_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def day_of(lines: list[str]) -> list[str]:
         return [line for line in lines if re.fullmatch(r"\d{4}-\d\d-\d\d", line)]

@@ -75,3 +75,9 @@ def test_a_daemon_that_restarts_is_waited_for_and_one_that_stays_away_is_not(mon
         Waiting(monkeypatch, [{}, *[away] * 30]).run()
     with pytest.raises(UnreachableError):
         Waiting(monkeypatch, [away, {"over": True}]).run()
+
+
+def test_what_is_unknown_is_said_beside_what_is_well() -> None:
+    checks = [{"name": name, "status": "unknown", "text": ""} for name in ("version", "sessions")]
+    last = command.lines(FOUND | {"verdict": "ok", "checks": [*FOUND["checks"], *checks]})[-1]
+    assert last == "ok: nothing speaks against it; unknown: version, sessions"
