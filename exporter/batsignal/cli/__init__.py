@@ -221,7 +221,9 @@ def demo(
 
 remote.add_to(app)
 
-asset_commands = typer.Typer(help="The alert rules, runbooks and dashboards that ship with it.", no_args_is_help=True, rich_markup_mode=None)
+asset_commands = typer.Typer(
+    help="The alert rules, runbooks and dashboards that ship with it.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(asset_commands, name="assets")
 
 
