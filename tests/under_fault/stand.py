@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,8 @@ class Stand:
     daemon: Daemon
     guest: str
     """The daemon's role on A: nobody else on this machine has one of this name, nor the daemon itself on B."""
+    scrapes: list[float] = field(default_factory=list)
+    """What others than the witness have scraped, in seconds."""
 
     def is_up(self) -> bool:
         """Whether the daemon's last look at A was answered."""

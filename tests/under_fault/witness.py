@@ -167,4 +167,6 @@ def play(stand: Stand, fault: Fault) -> Seen:
             time.sleep(fault.lasts_seconds)
             witness.seen.state = stand.daemon.server("a")["state"]
         witness.back()
+    witness.seen.scrapes += stand.scrapes
+    stand.scrapes.clear()
     return witness.seen
