@@ -448,6 +448,34 @@ def test_privilege_taken_away_shows_at_the_next_look_and_nobody_seems_to_have_le
         sessions.run(postgres, "DROP ROLE demoted")
 
 
+def test_defaults_of_the_role_change_nothing_in_what_a_look_reads(
+    postgres: EmbeddedServer, sessions: Any, pollers: Pollers
+) -> None:
+    sessions.run(
+        postgres,
+        "CREATE ROLE peculiar LOGIN IN ROLE pg_monitor",
+        "ALTER ROLE peculiar SET extra_float_digits = -10",
+        "ALTER ROLE peculiar SET idle_session_timeout = 300",
+        "ALTER ROLE peculiar SET statement_timeout = 1",
+        "ALTER ROLE peculiar SET DateStyle = 'German'",
+        "ALTER ROLE peculiar SET search_path = 'nowhere'",
+    )
+    connection = sessions.open(postgres)
+    pid = connection.info.backend_pid
+    truth = f"SELECT date_part('epoch', backend_start) FROM pg_stat_activity WHERE pid = {pid}"
+    ((begun,),) = sessions.run(postgres, truth)
+    poller = pollers.on(postgres, user="peculiar")
+    try:
+        assert seen(poller.look(), connection).backend_start == begun
+        kept = poller.process
+        time.sleep(0.6)
+        assert poller.look().failure is None
+        assert poller.process == kept, "an idle seat is not given up"
+    finally:
+        poller.close()
+        sessions.run(postgres, "DROP ROLE peculiar")
+
+
 # -- locks in the catalog ----------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ _ACTIONS: dict[FailureReason, str] = {
     "auth_failed": "Check the role, its password and pg_hba.conf. This says nothing about the database's health.",
     "tls_failed": "Check certificates and sslmode. This says nothing about the database's health.",
     "timeout": "The server or the network hangs: check the host, its disks and the way to it.",
-    "unreachable": "Check the network and the name of the host.",
+    "unreachable": "Check the network, the name of the host and what else the dsn asks for.",
 }
 # A code comes from the server itself: the way to it is open.
 _REFUSED_BY_CODE = "The server answers, and refuses us in its own words: look for them in its log."
