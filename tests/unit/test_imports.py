@@ -113,7 +113,7 @@ LAYERS: dict[str, Layer] = {
             "batsignal.releases.order",
         ),
         third_party=frozenset(
-            {"bcrypt", "jinja2", "markupsafe", "prometheus_client", "starlette", "structlog", "uvicorn"}
+            {"bcrypt", "jinja2", "markdown_it", "markupsafe", "prometheus_client", "starlette", "structlog", "uvicorn"}
         ),
     ),
     "batsignal.tick": Layer(

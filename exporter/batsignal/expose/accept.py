@@ -1,4 +1,4 @@
-"""Content negotiation for `/metrics`: which of the variants that the tick rendered a client wants.
+"""Content negotiation: which of the variants that the tick rendered a client of `/metrics` wants, or of a runbook.
 
 Owns the reading of `Accept` and `Accept-Encoding` with their weights (RFC 9110, 12.4.2 and 12.5). It knows nothing of
 metrics. Answers are cached by header text: a scraper sends the same two headers for years.
@@ -8,6 +8,7 @@ from functools import lru_cache
 
 OPENMETRICS = "application/openmetrics-text"
 PLAIN = "text/plain"
+HTML = "text/html"
 
 
 def _weight(parameters: list[str]) -> float:
@@ -48,6 +49,18 @@ def wants_openmetrics(accept: str) -> bool:
     """
     asked = weights(accept)
     weight = asked.get(OPENMETRICS, 0.0)
+    return weight > 0 and weight >= asked.get(PLAIN, 0.0)
+
+
+@lru_cache(maxsize=32)
+def wants_html(accept: str) -> bool:
+    """Whether `Accept` names HTML, as browsers do, and does not like plain text better. A wildcard gets plain text.
+
+    >>> wants_html("text/html,*/*;q=0.8"), wants_html("*/*"), wants_html("text/plain,text/html;q=0.5")
+    (True, False, False)
+    """
+    asked = weights(accept)
+    weight = asked.get(HTML, 0.0)
     return weight > 0 and weight >= asked.get(PLAIN, 0.0)
 
 

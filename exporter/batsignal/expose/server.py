@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batsignal.expose import api, listen, page
-from batsignal.expose.accept import wants_gzip, wants_openmetrics
+from batsignal.expose.accept import wants_gzip, wants_html, wants_openmetrics
 from batsignal.expose.access import Access, Guard
 from batsignal.expose.deploys import DeployViews, Desk, Refusal
 from batsignal.expose.disk import Disk, Past
@@ -135,7 +135,7 @@ class _Views:
         return PlainTextResponse(f"Waiting for the first poll of: {', '.join(waiting)}.\n", status_code=503)
 
     async def runbook(self, request: Request) -> Response:
-        """Answer a shipped runbook; the name is letters only, so that no path can leave the folder."""
+        """Answer a shipped runbook, as a page to browsers; the name is letters only: no path can leave the folder."""
         name = request.path_params["name"]
         if self._runbooks is None or not _RUNBOOK_NAME.fullmatch(name):
             raise HTTPException(404, "No such runbook here; they ship under alerts/runbooks.")
@@ -143,7 +143,13 @@ class _Views:
             text = await run_in_threadpool((self._runbooks / f"{name}.md").read_text, "utf-8")
         except OSError as exc:
             raise HTTPException(404, "No such runbook here; they ship under alerts/runbooks.") from exc
-        return PlainTextResponse(text)
+        if wants_html(",".join(request.headers.getlist("accept"))):
+            drawn = await run_in_threadpool(page.draw_runbook, text)
+            answer = html_answer(request, drawn.document())
+        else:
+            answer = PlainTextResponse(text)
+        answer.headers["vary"] = "Accept, Accept-Encoding"
+        return answer
 
 
 def _lifecycle(reload: Callable[[], str | None] | None) -> Callable[[Request], Awaitable[Response]]:

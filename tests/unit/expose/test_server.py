@@ -193,6 +193,21 @@ def test_runbook_is_served_as_plain_text(tmp_path: Path, open_site: Callable[...
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
 
 
+def test_runbook_is_a_page_to_a_browser_and_html_in_it_stays_text(
+    tmp_path: Path, open_site: Callable[..., Site]
+) -> None:
+    (tmp_path / "BatSignalLeak.md").write_text(
+        "# BatSignalLeak\n\n## Meaning\n\n<b>`web`</b>\n\n| a |\n| - |\n| b |\n", "utf-8"
+    )
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    answer = open_site(runbooks=tmp_path).ask("/runbooks/BatSignalLeak", accept=browser)
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["vary"] == "Accept, Accept-Encoding"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "<title>BatSignalLeak · BatSignal</title>" in answer.text
+    assert "<h2>Meaning</h2>\n<p>&lt;b&gt;<code>web</code>&lt;/b&gt;</p>\n<table>" in answer.text
+
+
 @pytest.mark.parametrize(
     "name", ["Other", "BatSignalLeak.md", "..%2fsecret", "%2e%2e%2fsecret", "..%5csecret", "secret%00", "a%0a", "é"]
 )

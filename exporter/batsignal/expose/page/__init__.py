@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from batsignal.expose.page import chart, wording
+from batsignal.expose.page import chart, prose, wording
 from batsignal.expose.page.incident import View, line_of, tell_incident
 from batsignal.expose.page.story import CARDS_SHOWN, Mood, tell
 from batsignal.record.board import Board
@@ -116,6 +116,7 @@ _STATUS = _TEMPLATES.get_template("status.html.j2")
 _INCIDENT = _TEMPLATES.get_template("incident.html.j2")
 _INCIDENTS = _TEMPLATES.get_template("incidents.html.j2")
 _MISSING = _TEMPLATES.get_template("missing.html.j2")
+_RUNBOOK = _TEMPLATES.get_template("runbook.html.j2")
 
 
 def draw_status(board: Board, now: float, *, runbooks: frozenset[str] = frozenset()) -> Drawn:
@@ -160,6 +161,15 @@ def draw_missing(text: str, *, root: str = "../") -> Drawn:
         title="Not here \N{MIDDLE DOT} BatSignal",
         icon=_ICON.format(colour=_ICON_COLOURS["quiet"]),
         main=Markup(_MISSING.render(text=text, root=root)),  # noqa: S704  # as above
+    )
+
+
+def draw_runbook(text: str) -> Drawn:
+    """Return the page of a shipped runbook in Markdown, which stands one folder down."""
+    return Drawn(
+        title=f"{prose.title_of(text) or 'Runbook'} \N{MIDDLE DOT} BatSignal",
+        icon=_ICON.format(colour=_ICON_COLOURS["quiet"]),
+        main=Markup(_RUNBOOK.render(prose=prose.as_html(text))),  # noqa: S704  # as above
     )
 
 
