@@ -519,6 +519,14 @@ def test_check_says_which_ways_are_open(postgres: EmbeddedServer, checked: Calla
     assert ("no slot is reserved for the role" in said) is not is_old(postgres)
 
 
+def test_check_says_when_no_server_runs_in_the_data_directory_that_is_named(
+    checked: Callable[..., tuple[int, str]],
+) -> None:
+    _, said = checked("host=127.0.0.1 port=1 user=watcher", data_directory="/nowhere/data")
+    assert "note server db1: data_directory: no running server" in said
+    assert "is found in '/nowhere/data'" in said
+
+
 def test_check_fails_for_an_emergency_dsn_that_will_not_serve(
     postgres15: EmbeddedServer, checked: Callable[..., tuple[int, str]]
 ) -> None:

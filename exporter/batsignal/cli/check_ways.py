@@ -26,7 +26,7 @@ def check_ways(server: ServerConfig, snapshot: Snapshot, ways: Ways) -> bool:
     where = f"server {server.name}"
     _reserve(where, snapshot, ways)
     well = _walsender(where, ways)
-    _processes(where, ways)
+    _processes(where, ways, server.data_directory)
     if not ways.may_use_reserve and ways.emergency is None and ways.processes is None:
         remark(where, "started while every slot is taken, it would see nothing: give it an emergency_dsn")
     return well
@@ -54,9 +54,13 @@ def _walsender(where: str, ways: Ways) -> bool:
     return say(True, where, "emergency_dsn: a walsender shows every session when no slot is left")
 
 
-def _processes(where: str, ways: Ways) -> None:
+def _processes(where: str, ways: Ways, data_directory: str | None) -> None:
     seen = ways.processes
     if seen is None:
+        if data_directory is not None:
+            remark(
+                where, f"data_directory: no running server that this user may look at is found in {data_directory!r}"
+            )
         remark(where, "not shown to run on this host: no host metrics, and no titles of its processes as a last way")
         return
     say(True, where, "runs on this host: the titles of its processes are a last way, without application names")

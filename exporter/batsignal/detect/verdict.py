@@ -178,5 +178,6 @@ def _do_not(finding: Finding, health: Health) -> str:
         wait = " Its sessions wait for one another." if finding.kind == "lock_pileup" else ""
         return f"Do not restart the database: it is healthy.{wait}"
     if health.healthy is None and health.is_full:
-        return "Do not restart the database: it is alive, and full."
+        is_server_full = finding.subject.limit in {None, "server"}
+        return f"Do not restart the database: it is alive{', and full' if is_server_full else ''}."
     return NO_CURE.get(finding.kind, "") if health.healthy is False else ""

@@ -66,6 +66,12 @@ def test_a_daemon_that_starts_while_all_is_full_says_that_it_is_alive(server: Se
     assert found.action == "Do not restart the database: it is alive, and full."
 
 
+def test_a_limit_of_our_own_role_does_not_make_the_server_a_full_one(server: Server) -> None:
+    server.refuse(10, PollFailure(reason="role_limit", text='too many connections for role "batsignal"'))
+    (found,) = server.watcher.now
+    assert found.action == "Do not restart the database: it is alive."
+
+
 def test_who_looks_every_ten_seconds_says_it_at_the_first_refusal(server: Server) -> None:
     server.answer(1, used=40)
     server.t += 9.0
