@@ -93,6 +93,7 @@ class LiveSite:
             reload=None,
             clock=lambda: boards.now + self.seconds,
             past=self.kept,
+            runbooks=Path(__file__).parents[2] / "alerts" / "runbooks",
         )
         self.address = "127.0.0.1:0"
         self.start()

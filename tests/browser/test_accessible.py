@@ -40,6 +40,16 @@ def test_the_page_of_an_incident_violates_no_rule(site: Any, axe: str, open_brow
         assert faults(browser, axe) == [], path
 
 
+def test_a_runbook_violates_no_rule_and_leads_back_to_the_page(
+    site: Any, axe: str, open_browser: Callable[..., Any]
+) -> None:
+    browser = open_browser(width=360)
+    for name in ("BatSignalLeak", "BatSignalDatabaseUnreachable"):
+        browser.open(f"{site.url}runbooks/{name}")
+        assert faults(browser, axe) == [], name
+    assert browser.run("return document.getElementById('to-page').href") == site.url
+
+
 def test_the_judge_finds_fault_where_there_is_one(site: Any, axe: str, open_browser: Callable[..., Any]) -> None:
     browser = open_browser()
     browser.open(site.url)
