@@ -1,9 +1,11 @@
-"""From the first leaked session to the page: the shipped rules against what postgres_exporter's users run.
+"""From the onset of an incident to the page: the shipped rules against what postgres_exporter's users run.
 
-100 slots, 18 in use, then a release that takes one session every 2 s and never gives one back. Both monitors watch the
-same server in the same minutes, each behind a real Prometheus and a real Alertmanager, and the page is what reaches a
-webhook. Ours scrapes and evaluates every 5 s, by the shipped configuration; theirs every 15 s, with the connection
-conditions of postgres_exporter's mixin and of awesome-prometheus-alerts. Theirs waits as long as ours to group alerts.
+100 slots, 18 in use, then one of four incidents: a release that takes a session every 2 s and gives none back; one
+whose statement does not end (a session a second); a queue behind a lock (the same); a storm (40 a second, each for 3
+s). Both monitors watch the same server in the same minutes, each behind a real Prometheus and a real Alertmanager,
+and the page is what reaches a webhook. Ours scrapes and evaluates every 5 s, by the shipped configuration; theirs
+every 15 s, with the connection conditions of postgres_exporter's mixin and of awesome-prometheus-alerts. Theirs waits
+as long as ours to group alerts.
 """
 
 import argparse
@@ -11,19 +13,20 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import which
 from typing import Any
 
+import psycopg2
 import yaml
 
 from batsignal.drills.embedded import HOST
 from batsignal.errors import UnreachableError
 from report import Line, bounded, run
-from stage import Program, Stage, wait_until
+from stage import Crowd, Program, Stage, wait_until
 
 ALERTS = Path(__file__).parents[1] / "alerts"
 SHIPPED_WEBHOOK = "127.0.0.1:9095"
@@ -32,9 +35,9 @@ SHIPPED_ALERTMANAGER = "127.0.0.1:9093"
 
 SLOTS = 100
 IN_USE = 18
-LEAK_PER_SECOND = 0.5
 CALM_SECONDS = 60.0
-SECONDS_AT_MOST = 60
+# So long both are listened to after their first pages: a second page of the same incident would come by then.
+AFTERWARDS_SECONDS = 45.0
 PATIENCE_SECONDS = 420.0
 GROUP_WAIT = "2s"
 
@@ -50,10 +53,29 @@ PEER_CONDITIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """What goes wrong, how fast, whose fault it is, and within how many seconds it must have paged."""
+
+    per_second: float
+    culprit: str
+    seconds_at_most: float
+
+
+INCIDENTS = {
+    "leak": Incident(per_second=0.5, culprit="web@2.4.0", seconds_at_most=50),
+    "pile": Incident(per_second=1, culprit="search@3.2.0", seconds_at_most=30),
+    "queue": Incident(per_second=1, culprit="checkout@1.9.0", seconds_at_most=30),
+    "storm": Incident(per_second=40, culprit="gateway@4.1.0", seconds_at_most=25),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """What a webhook received, and when."""
 
     at: float
+    incident: str
+    """Alertmanager's group: to whoever takes pages, each is one incident."""
     alerts: tuple[dict[str, Any], ...]
 
     @property
@@ -63,6 +85,18 @@ class Page:
     @property
     def names(self) -> str:
         return ", ".join(sorted({alert["labels"]["alertname"] for alert in self.alerts}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """One incident as it went: when it began, after how many seconds the slots were gone, and who was told."""
+
+    name: str
+    incident: Incident
+    onset: float
+    full_after: float
+    ours: list[Page]
+    peer: list[Page]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +117,7 @@ def webhook() -> Iterator[Webhook]:
             message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             firing = tuple(alert for alert in message["alerts"] if alert["status"] == "firing")
             if firing and self.path == "/pager":
-                pages.append(Page(at=time.time(), alerts=firing))
+                pages.append(Page(at=time.time(), incident=message["groupKey"], alerts=firing))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -97,11 +131,20 @@ def webhook() -> Iterator[Webhook]:
         server.shutdown()
 
 
-def measure(_arguments: argparse.Namespace) -> list[Line]:
-    """Play the leak once and return who was told of it, and when."""
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """Play each incident once and return who was told of it, and when."""
     for program in ("prometheus", "prometheus-alertmanager"):
         if which(program) is None:
             raise UnreachableError(f"{program} is not installed; install it with: apt-get install {program}")
+    return [line for name in arguments.incident or INCIDENTS for line in _play(name, INCIDENTS[name])]
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    parser.add_argument("--incident", action="append", choices=INCIDENTS, help="only this one; repeatable")
+
+
+def _play(name: str, incident: Incident) -> list[Line]:
     with Stage(max_connections=SLOTS) as stage, webhook() as our_pager, webhook() as peer_pager:
         ours, peer = stage.daemon(), stage.exporter()
         crowd = stage.crowd()
@@ -113,21 +156,47 @@ def measure(_arguments: argparse.Namespace) -> list[Line]:
         time.sleep(CALM_SECONDS)
         if our_pager.pages or peer_pager.pages:
             names = [page.names for page in (*our_pager.pages, *peer_pager.pages)]
-            raise UnreachableError(f"paged before the leak began: {'; '.join(names)}")
-        leak = stage.crowd()
-        onset = time.time() + 1 / LEAK_PER_SECOND  # when the first session is lost
-        leak.ask(f"leak {LEAK_PER_SECOND} {stage.dsn('web', 'web@2.4.0')}")
-        full_after = _until_full_and_paged(leak, onset, our_pager, peer_pager)
-        return _lines(onset, full_after, our_pager.pages, peer_pager.pages)
+            raise UnreachableError(f"paged before the {name} began: {'; '.join(names)}")
+        with _begun(stage, name, incident) as (losers, onset):
+            full_after = _until_full_and_paged(losers, onset, our_pager, peer_pager)
+            time.sleep(AFTERWARDS_SECONDS)
+            return _lines(
+                Played(
+                    name=name,
+                    incident=incident,
+                    onset=onset,
+                    full_after=full_after,
+                    ours=our_pager.pages,
+                    peer=peer_pager.pages,
+                )
+            )
 
 
-def _until_full_and_paged(leak: Any, onset: float, ours: Webhook, peer: Webhook) -> float:
+@contextmanager
+def _begun(stage: Stage, name: str, incident: Incident) -> Iterator[tuple[Crowd, float]]:
+    """Begin the incident; yield who plays it and when its first session is lost."""
+    losers = stage.crowd()
+    culprit, application = incident.culprit, incident.culprit
+    with closing(psycopg2.connect(stage.dsn("web", culprit))) as blocker:
+        if name == "queue":
+            blocker.cursor().execute("CREATE TABLE queue (id int)")
+            blocker.commit()
+            blocker.cursor().execute("LOCK TABLE queue IN ACCESS EXCLUSIVE MODE")
+            application = "web@2.3.9"  # who waits does nothing wrong
+        else:
+            blocker.close()
+        onset = time.time() + 1 / incident.per_second
+        losers.ask(f"{name} {incident.per_second} {stage.dsn('web', application)}")
+        yield losers, onset
+
+
+def _until_full_and_paged(losers: Crowd, onset: float, ours: Webhook, peer: Webhook) -> float:
     """Wait for the first refusal and for both pages; return how many seconds after the onset the slots were gone."""
     full_after = 0.0
 
     def done() -> bool:
         nonlocal full_after
-        _, refused = leak.ask("held").split()
+        _, refused = losers.ask("held").split()
         if int(refused) and not full_after:
             full_after = time.time() - onset
         return bool(full_after and ours.pages and peer.pages)
@@ -138,28 +207,44 @@ def _until_full_and_paged(leak: Any, onset: float, ours: Webhook, peer: Webhook)
     return full_after
 
 
-def _lines(onset: float, full_after: float, ours: list[Page], peer: list[Page]) -> list[Line]:
+def _lines(played: Played) -> list[Line]:
+    name, incident, full_after = played.name, played.incident, played.full_after
+    ours, peer = played.ours, played.peer
     first, theirs = ours[0], peer[0]
+    service, _, version = incident.culprit.partition("@")
     names_it = any(
-        alert["labels"].get("application") == "web" and "2.4.0" in json.dumps(alert["annotations"])
+        alert["labels"].get("application") == service and version in json.dumps(alert["annotations"])
         for alert in first.alerts
     )
-    ours_after, peer_after = first.at - onset, theirs.at - onset
+    ours_after, peer_after = first.at - played.onset, theirs.at - played.onset
+    what = f"{name}: onset to the first page ({first.names}; {theirs.names})"
     return [
-        bounded(
-            f"onset to the first page ({first.names}; {theirs.names})", ours_after, "s", SECONDS_AT_MOST, peer_after
-        ),
-        Line(what="slots gone, after the onset", ours=full_after, peer=full_after, unit="s"),
-        Line(what="time left at the first page", ours=full_after - ours_after, peer=full_after - peer_after, unit="s"),
+        bounded(what, ours_after, "s", incident.seconds_at_most, peer_after),
+        Line(what=f"{name}: slots gone, after the onset", ours=full_after, peer=full_after, unit="s"),
         Line(
-            what="the page names application and version",
+            what=f"{name}: time left at the first page",
+            ours=full_after - ours_after,
+            peer=full_after - peer_after,
+            unit="s",
+        ),
+        bounded(f"{name}: pages ({_named(ours)}; {_named(peer)})", _incidents(ours), "", 1, _incidents(peer)),
+        Line(
+            what=f"{name}: the page names application and version",
             ours=float(names_it),
-            peer=float("web" in theirs.text),
+            peer=float(service in theirs.text),
             unit="",
             bar="1",
             met=names_it,
         ),
     ]
+
+
+def _incidents(pages: list[Page]) -> int:
+    return len({page.incident for page in pages})
+
+
+def _named(pages: list[Page]) -> str:
+    return ", ".join(sorted({alert["labels"]["alertname"] for page in pages for alert in page.alerts}))
 
 
 def _watch_as_shipped(stage: Stage, daemon: Program, pager: Webhook) -> None:
@@ -221,4 +306,4 @@ def _replaced(text: str, shipped: str, ours: str) -> str:
 
 
 if __name__ == "__main__":
-    run(__doc__, measure)
+    run(__doc__, measure, options)

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,6 +59,7 @@ class Pager:
 
     port: int
     alertmanager_port: int
+    prometheus_port: int
     calls: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
 
     def pages(self, receiver: str) -> list[tuple[float, dict[str, Any]]]:
@@ -71,6 +72,14 @@ class Pager:
             if alert["status"] == "firing"
         ]
 
+    def incidents(self, receiver: str) -> set[str]:
+        """Return the groups that arrived there: each is one incident to whoever takes the pages."""
+        return {
+            body["groupKey"]
+            for _, path, body in list(self.calls)
+            if path == f"/{receiver}" and body["status"] == "firing"
+        }
+
     def active(self) -> list[dict[str, Any]]:
         """Return the labels and texts of the alerts that Alertmanager has and does not hold back."""
         url = f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts?inhibited=false&silenced=false"
@@ -80,9 +89,9 @@ class Pager:
 
 
 @contextmanager
-def pager(alertmanager_port: int) -> Iterator[Pager]:
+def pager(alertmanager_port: int, prometheus_port: int) -> Iterator[Pager]:
     """Receive what Alertmanager sends."""
-    record = Pager(free_port(), alertmanager_port)
+    record = Pager(free_port(), alertmanager_port, prometheus_port)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -126,13 +135,13 @@ def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
             running.wait()
 
 
-def put_addresses(folder: Path, *, daemon: int, alertmanager: int, webhook: int) -> None:
+def put_addresses(folder: Path, *, daemons: Sequence[int], alertmanager: int, webhook: int) -> None:
     """Copy the shipped files and change nothing in them but addresses."""
     for file in ALERTS.glob("*.yml"):
         shutil.copy(file, folder)
     shutil.copytree(ALERTS / "templates", folder / "templates")
     for name, old, new in (
-        ("prometheus.yml", "127.0.0.1:9988", f"127.0.0.1:{daemon}"),
+        ("prometheus.yml", "'127.0.0.1:9988'", ", ".join(f"'127.0.0.1:{port}'" for port in daemons)),
         ("prometheus.yml", "127.0.0.1:9093", f"127.0.0.1:{alertmanager}"),
         ("alertmanager.yml", "http://127.0.0.1:9095", f"http://127.0.0.1:{webhook}"),
     ):
@@ -142,12 +151,12 @@ def put_addresses(folder: Path, *, daemon: int, alertmanager: int, webhook: int)
 
 
 @contextmanager
-def alerting(folder: Path, daemon_port: int) -> Iterator[Pager]:
-    """Run Prometheus, Alertmanager and a pager around a daemon on that port, which may come later."""
+def alerting(folder: Path, *daemon_ports: int) -> Iterator[Pager]:
+    """Run Prometheus, Alertmanager and a pager around daemons on those ports, which may come later."""
     prometheus, alertmanager = free_port(), free_port()
     with ExitStack() as running:
-        record = running.enter_context(pager(alertmanager))
-        put_addresses(folder, daemon=daemon_port, alertmanager=alertmanager, webhook=record.port)
+        record = running.enter_context(pager(alertmanager, prometheus))
+        put_addresses(folder, daemons=daemon_ports, alertmanager=alertmanager, webhook=record.port)
         for name, command in {
             "alertmanager": [
                 "prometheus-alertmanager",
