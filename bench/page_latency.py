@@ -63,7 +63,7 @@ class Incident:
 
 INCIDENTS = {
     "leak": Incident(per_second=0.5, culprit="web@2.4.0", seconds_at_most=50),
-    "pile": Incident(per_second=1, culprit="search@3.2.0", seconds_at_most=30),
+    "pile": Incident(per_second=1, culprit="web@2.4.0", seconds_at_most=30),
     "queue": Incident(per_second=1, culprit="checkout@1.9.0", seconds_at_most=30),
     "storm": Incident(per_second=40, culprit="gateway@4.1.0", seconds_at_most=25),
 }
@@ -179,8 +179,9 @@ def _begun(stage: Stage, name: str, incident: Incident) -> Iterator[tuple[Crowd,
     culprit, application = incident.culprit, incident.culprit
     with closing(psycopg2.connect(stage.dsn("web", culprit))) as blocker:
         if name == "queue":
-            blocker.cursor().execute("CREATE TABLE queue (id int)")
-            blocker.commit()
+            with closing(psycopg2.connect(stage.dsn())) as owner:
+                owner.cursor().execute("CREATE TABLE queue (id int); GRANT ALL ON queue TO web")
+                owner.commit()
             blocker.cursor().execute("LOCK TABLE queue IN ACCESS EXCLUSIVE MODE")
             application = "web@2.3.9"  # who waits does nothing wrong
         else:

@@ -91,9 +91,9 @@ class Stage:
         return found[0] if found else None
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("plain")
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    folder = tmp_path
     watching, plain, killed = ports = (free_port(), free_port(), free_port())
     with ExitStack() as stack:
         full, away, roomy = (
@@ -234,20 +234,13 @@ def test_every_plain_rule_fires_against_what_the_daemon_serves(stage: Stage) -> 
     # Nobody who is woken by a server that is alive is told that it is down.
     away = {alert["labels"].get("server") for alert in stage.alerts(stage.prometheus) if is_away(alert)}
     assert away == {"gone", "away"}
+    assert "batsignal_connection_refusals_total" in served(stage.plain), "it is served once somebody was refused"
+    wait_for(
+        lambda: any(page["labels"].get("ruler") == "vmalert" for _, page in stage.pager.pages("pager")),
+        90,
+        "a page that vmalert sent through the same Alertmanager",
+    )
 
 
 def is_away(alert: dict[str, Any]) -> bool:
     return bool(alert["labels"]["alertname"] == "BatSignalDatabaseUnreachable")
-
-
-def test_the_metric_of_refusals_is_served_once_somebody_was_refused(stage: Stage) -> None:
-    wait_for(lambda: "batsignal_connection_refusals_total" in served(stage.plain), 30, "refusals are counted")
-
-
-@pytest.mark.timeout(200)
-def test_vmalert_pages_through_the_same_alertmanager(stage: Stage) -> None:
-    wait_for(
-        lambda: any(page["labels"].get("ruler") == "vmalert" for _, page in stage.pager.pages("pager")),
-        90,
-        "a page that vmalert sent",
-    )
