@@ -65,7 +65,7 @@ def write(
         moments=list(_moments(incident, deploys, until)),
         releases=[event for event in timeline if event["event"] == "released"],
         course=course,
-        questions=questions.for_kind(signal["kind"]),
+        questions=tuple(Ours(question) for question in questions.for_kind(signal["kind"])),
     )
 
 
@@ -136,12 +136,22 @@ def asked_for(order: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
+class Ours(str):
+    """Markdown that we wrote: its marks are meant."""
+
+    __slots__ = ()
+
+
 def plain(value: Any) -> Any:
     r"""Return a text as Markdown that shows it and nothing else, on one line; anything else as it is.
 
     >>> print(plain("a|b\n<script>`x` idle_in"))
     a\|b\u{a}\<script\>\`x\` idle_in
+    >>> print(plain(Ours("`batsignal deploy verify`")))
+    `batsignal deploy verify`
     """
+    if isinstance(value, Ours):
+        return value
     if not isinstance(value, str):
         return wording.printable(value)
     # The marks are escaped first: what cannot be printed is spelled with a backslash that is to be seen.
