@@ -519,6 +519,16 @@ def test_check_says_which_ways_are_open(postgres: EmbeddedServer, checked: Calla
     assert ("no slot is reserved for the role" in said) is not is_old(postgres)
 
 
+def test_check_fails_for_sessions_that_do_not_report_what_they_do(
+    postgres15: EmbeddedServer, sessions: Any, checked: Callable[..., tuple[int, str]]
+) -> None:
+    sessions.open(postgres15, options="-c track_activities=off")
+    code, said = checked(postgres15.dsn(user="watcher"))
+    assert code == 1
+    assert "FAIL server db1: 1 of " in said
+    assert "run with track_activities off" in said
+
+
 def test_check_says_when_no_server_runs_in_the_data_directory_that_is_named(
     checked: Callable[..., tuple[int, str]],
 ) -> None:

@@ -79,6 +79,7 @@ def _check_server(server: ServerConfig, *, releases: bool) -> bool:
                 "the role may not see other roles' sessions: states, statements and leaks will be blind;"
                 f" {snapshot.grant}",
             )
+        well = _say_untracked(where, snapshot) and well
         well = check_ways(server, snapshot, sight.try_ways()) and well
         if snapshot.met is None and releases:
             well = _check_release(where, sight) and well
@@ -100,6 +101,20 @@ def _say_reached(where: str, snapshot: Snapshot) -> bool:
     version = (snapshot.server_version_num or 0) // 10000
     seat = ", and our seat is a reserved one" if snapshot.view == "reserved" else ""
     return say(True, where, f"PostgreSQL {version}, {used}, ping {ping:.1f} ms{seat}")
+
+
+def _say_untracked(where: str, snapshot: Snapshot) -> bool:
+    """Say which sessions report nothing of what they do: nobody is told, whatever the role may see."""
+    clients = [session for session in snapshot.sessions if session.is_client]
+    untracked = sum(session.state == "disabled" for session in clients)
+    if not untracked:
+        return True
+    return say(
+        False,
+        where,
+        f"{untracked} of {_count(len(clients), 'session')} run with track_activities off: what they do, leaks, pile-ups"
+        " and lock queues will be blind; ALTER SYSTEM SET track_activities = on; SELECT pg_reload_conf();",
+    )
 
 
 def _look(sight: Sight) -> Snapshot:
