@@ -278,6 +278,24 @@ def test_an_alert_is_routed_to(receiver: str, labels: str) -> None:
     run("amtool", "config", "routes", "test", config, f"--verify.receivers={receiver}", *labels.split())
 
 
+@pytest.mark.parametrize("way", ["pagerduty", "slack", "email", "webhook"])
+def test_another_receiver_takes_the_pages_by_its_name_in_the_routes(way: str, tmp_path: Path) -> None:
+    config = tmp_path / "alertmanager.yml"
+    config.write_text(re.sub(r"receiver: pager$", f"receiver: {way}", load_text(), flags=re.MULTILINE))
+    run("amtool", "check-config", config)
+    for labels in ("kind=leak severity=critical server=db1 application=web", "kind=slots_full severity=critical"):
+        run(
+            *("amtool", "config", "routes", "test"),
+            f"--config.file={config}",
+            f"--verify.receivers={way}",
+            *labels.split(),
+        )
+
+
+def load_text() -> str:
+    return (ALERTS / "alertmanager.yml").read_text(encoding="utf-8")
+
+
 def test_one_incident_is_one_group_whatever_its_severity_or_version() -> None:
     route = load(ALERTS / "alertmanager.yml")["route"]
     watchdog, *others = route["routes"]
