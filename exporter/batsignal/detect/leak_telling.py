@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from batsignal.config import Thresholds
+from batsignal.detect import come_back, wording
 from batsignal.detect import lost as losses
-from batsignal.detect import wording
 from batsignal.detect.limits import Limit, limits_of
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.steps import Steps
@@ -20,6 +20,8 @@ from batsignal.detect.window import Group, Window
 # One that was critical is so until nothing has come for so long: a page that comes and goes wakes twice.
 PAUSE_SECONDS = 120.0
 PAUSE_FACTOR = 2.0
+# Beside sessions that came back, so many times as many more are asked for to wake somebody as to warn.
+CAME_BACK_FACTOR = 2
 
 
 def told(group: Group, train: Train, window: Window, numbers: Thresholds, *, since: float, was: Severity) -> Finding:
@@ -77,12 +79,12 @@ def _is_clear(train: Train, numbers: Thresholds) -> bool:
     """Whether it may wake somebody while there is room: what looks alike may yet turn out to be pools that start.
 
     What comes in clumps, beside much that is opened and used again, or rests after it had been lent for long, may be
-    pods or workers behind one address.
+    pods or workers behind one address; what comes beside some that came back may do so, too.
     """
     if train.is_clumped or train.lent > 0.5 * len(train.tracks):
         return False
     doubt = 1 if is_nearly_all(len(train.tracks), len(train.used) + train.used_before) else 2
-    return train.lost >= doubt * numbers.leak_sessions
+    return train.lost >= doubt * numbers.leak_sessions + CAME_BACK_FACTOR * come_back.doubt(train, numbers)
 
 
 def _eaten_into(train: Train, window: Window) -> list[Limit]:

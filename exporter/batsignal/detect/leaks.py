@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batsignal.config import Thresholds
-from batsignal.detect import leak_telling
+from batsignal.detect import come_back, leak_telling
 from batsignal.detect import lost as losses
 from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.signal import Finding, Severity
@@ -201,7 +201,8 @@ class LeakDetector:
         explained = self._explain(group, train, window.t)
         if explained.outlived >= least:
             return True
-        if train.lost - explained.usual < least:
+        surplus = train.lost - explained.usual
+        if surplus < least or self._is_outnumbered(train, group, window.t, surplus, least):
             return False
         return explained.is_settled or not self._is_given_back(train, group, window)
 
@@ -219,7 +220,11 @@ class LeakDetector:
             return False
         if not is_nearly_all(len(train.used) - train.needless, train.needless):
             return False
-        return train.lost - self._explain(group, train, window.t).usual >= least
+        surplus = train.lost - self._explain(group, train, window.t).usual
+        return surplus >= least and not self._is_outnumbered(train, group, window.t, surplus, least)
+
+    def _is_outnumbered(self, train: Train, group: Group, t: float, surplus: int, least: int) -> bool:
+        return come_back.is_outnumbered(train, group, t, self._limits, surplus=surplus, least=least)
 
     def _doubt(self, train: Train) -> int:
         """Return how many times as many must be lost as of a train that no pool could be."""

@@ -147,17 +147,22 @@ class Train:
         beside = sum(1 for track in self.tracks if track.beside_idle_seconds >= IDLE_BESIDE_SECONDS)
         return beside >= BESIDE_IDLE_RATIO * len(self.tracks)
 
-    @cached_property
+    @property
     def needless(self) -> int:
         """How many that are used were opened while more were idle than were lost by then: no pool did that alone."""
+        return len(self.used_needlessly)
+
+    @cached_property
+    def used_needlessly(self) -> Sequence[Track]:
+        """Those that `needless` counts."""
         lost_at: dict[int, list[float]] = defaultdict(list)
         for track in self.tracks:
             lost_at[id(track.origin)].append(track.lost_at)
-        return sum(
-            1
+        return [
+            track
             for track in self.used
             if track.idle_beside > bisect_right(lost_at[id(track.origin)], track.opened_at - IDLE_BESIDE_SECONDS)
-        )
+        ]
 
     @cached_property
     def stuck(self) -> int:
