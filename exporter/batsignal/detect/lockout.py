@@ -23,6 +23,8 @@ CLEAR_SECONDS = 15.0
 # The server quotes the name of a role or a database, in the quotes of its language.
 _QUOTED = re.compile('["\u00ab\u201c\u201e\u300c]\\s?(.+?)\\s?["\u00bb\u201d\u201c\u300d]')
 _NAMELESS = "?"
+# Turned away though sessions hold no more than this of the slots: it is the postmaster's connections that are taken.
+FEW_SESSIONS_RATIO = 0.5
 
 
 class Lockout:
@@ -74,6 +76,11 @@ class Lockout:
         )
 
 
+def _hold_little(now: Snapshot, window: Window) -> bool:
+    """Whether sessions that were counted at this very look hold little of what is taken."""
+    return now.t == window.t and now.slots is not None and window.used <= FEW_SESSIONS_RATIO * now.slots.usable
+
+
 def _limit_of(failure: PollFailure, snapshot: Snapshot, window: Window) -> str:
     """Return the limit's name; that of a role or a database is in the server's words, or it is ours."""
     if failure.reason == "slots_full":
@@ -108,6 +115,10 @@ def _finding(limit: str, since: float, failure: PollFailure, window: Window) -> 
         # Nobody but we log in by it: nobody else is refused.
         severity, action = "warning", f"Raise the limit of our own {kind}, or find who else looks in with it."
     seen = (f"largest holders when last seen: {wording.largest(holders)}",) if holders else ()
+    if limit == "server" and known is not None and _hold_little(known, window):
+        action = "Find who connects and does not log in: netstat or ss on the server's port shows their addresses."
+        only = wording.sessions(window.used)
+        seen = (f"only {only} hold a slot: the rest are connections that have not logged in",)
     none_left = "no slot is left" if not owner else f"{_what(limit)} is reached"
     return Finding(
         kind="saturation",

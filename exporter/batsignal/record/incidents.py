@@ -75,6 +75,9 @@ class Incidents:
                 events.append(Event(t=t, event="raised", signal=signal))
                 self._told[key] = (t, finding)
             else:
+                if finding.since > signal.detected:
+                    # It came again before it was seen to have ended: it began no later than it was told.
+                    finding = replace(finding, since=signal.finding.since)
                 signal = replace(signal, finding=finding)
                 told_at, told = self._told[key]
                 if is_news(told, told_at, finding, t, raised_at=signal.detected):

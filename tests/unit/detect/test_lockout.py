@@ -135,6 +135,14 @@ def test_a_limit_of_a_role_that_nobody_else_uses_wakes_nobody(server: Server) ->
     assert server.said == [("saturation", "warning", "role:batsignal")]
 
 
+def test_connections_that_never_log_in_are_what_is_named_where_few_sessions_are_counted(server: Server) -> None:
+    server.answer(30, used=4).answer(10, used=4, refusal=FULL)
+    (found,) = server.watcher.now
+    assert (found.severity, found.subject.limit) == ("critical", "server")
+    assert found.action.startswith("Find who connects and does not log in")
+    assert "only 4 sessions hold a slot: the rest are connections that have not logged in" in found.evidence
+
+
 def test_the_cause_that_is_lit_stays_lit_and_is_what_is_said(
     watcher: Any, row: Callable[..., Session], show: Callable[..., Any]
 ) -> None:

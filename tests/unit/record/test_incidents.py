@@ -56,6 +56,14 @@ def test_same_finding_says_nothing_more(ticks: Ticks) -> None:
     assert not ticks.tick(replace(LEAK, exhaustion_seconds=3999.0, summary="in other words"))
 
 
+def test_what_comes_again_before_its_end_began_no_later_than_it_was_told(ticks: Ticks) -> None:
+    ticks.tick(LEAK)
+    ticks.tick(replace(LEAK, since=T - 10))
+    assert ticks.incidents.signals[0].finding.since == T - 10, "a corrected onset"
+    ticks.tick(replace(LEAK, since=T + 2))
+    assert ticks.incidents.signals[0].finding.since == T - 10
+
+
 def test_lit_signal_shows_the_newest_facts_although_they_are_no_news(ticks: Ticks) -> None:
     ticks.tick(LEAK)
     ticks.tick(replace(LEAK, sessions=9))
