@@ -1,23 +1,22 @@
-"""Real servers for the tests that need one: PostgreSQL 15 (Debian's) and 18 (the embedded wheel's)."""
+"""Real servers for the tests that need one, of every supported major (`majors`)."""
 
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import psycopg2
 import pytest
 
-from batsignal.drills import server_programs
 from batsignal.drills.embedded import HOST, EmbeddedServer
+from majors import EACH, bindir
 
-BINDIRS = {"15": Path("/usr/lib/postgresql/15/bin"), "18": server_programs.wheel_bindir()}
 MAX_CONNECTIONS = 40
 SUPERUSER_RESERVED = 3
-RESERVED_ON_18 = 2
+RESERVED_FROM_16 = 2
 PASSWORD = "s3cr&t/pa:ss@w%rd"
 
 # In front of the scratch server's own lines, which trust everybody.
@@ -30,7 +29,9 @@ CREATE ROLE with_password LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_monitor;
 CREATE ROLE watcher LOGIN IN ROLE pg_monitor;
 CREATE ROLE nobody_special LOGIN;
 CREATE ROLE rejected LOGIN;
+CREATE ROLE emergency LOGIN REPLICATION IN ROLE pg_monitor;
 """
+ROLE_FROM_16 = "CREATE ROLE in_reserve LOGIN IN ROLE pg_monitor, pg_use_reserved_connections"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -101,38 +102,43 @@ def start(stack: ExitStack, version: str, **settings: str | int) -> EmbeddedServ
         "track_activity_query_size": 16384,
         "autovacuum": "off",
     }
-    if version == "18":
-        given["reserved_connections"] = RESERVED_ON_18
+    has_reserve = int(version) >= 16
+    if has_reserve:
+        given["reserved_connections"] = RESERVED_FROM_16
     server = stack.enter_context(
-        EmbeddedServer(BINDIRS[version], max_connections=MAX_CONNECTIONS, settings=given | settings)
+        EmbeddedServer(bindir(version), max_connections=MAX_CONNECTIONS, settings=given | settings)
     )
     hba = server.data_directory / "pg_hba.conf"
     hba.write_text(HBA + hba.read_text())
     server.restart()
     opened = Sessions()
     # The scratch server commits to memory only: a crash would take the roles away again.
-    opened.run(server, ROLES, "CHECKPOINT")
+    opened.run(server, ROLES, *([ROLE_FROM_16] if has_reserve else []), "CHECKPOINT")
     opened.close()
     return server
 
 
 @pytest.fixture(scope="session")
-def postgres15() -> Iterator[EmbeddedServer]:
+def servers() -> Iterator[Callable[[str], EmbeddedServer]]:
+    """The server of a major, started when a test first asks for it."""
     with ExitStack() as stack:
-        yield start(stack, "15")
+        yield cache(lambda version: start(stack, version))
 
 
 @pytest.fixture(scope="session")
-def postgres18() -> Iterator[EmbeddedServer]:
-    with ExitStack() as stack:
-        yield start(stack, "18")
+def postgres15(servers: Callable[[str], EmbeddedServer]) -> EmbeddedServer:
+    return servers("15")
 
 
-@pytest.fixture(params=BINDIRS, ids="PostgreSQL {}".format)
-def postgres(request: pytest.FixtureRequest) -> EmbeddedServer:
+@pytest.fixture(scope="session")
+def postgres18(servers: Callable[[str], EmbeddedServer]) -> EmbeddedServer:
+    return servers("18")
+
+
+@pytest.fixture(params=EACH, ids="PostgreSQL {}".format)
+def postgres(request: pytest.FixtureRequest, servers: Callable[[str], EmbeddedServer]) -> EmbeddedServer:
     """Each server in turn; shared by all tests, so leave it as it was."""
-    server: EmbeddedServer = request.getfixturevalue(f"postgres{request.param}")
-    return server
+    return servers(request.param)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from batsignal.drills.embedded import HOST, EmbeddedServer
 from batsignal.poll.postgres import BLOCKERS_MAX, PostgresPoller
 from batsignal.poll.resolve import Resolver
 from batsignal.snapshot import Snapshot
+from majors import EACH
 
 QUEUE = 150
 UPDATE = "UPDATE stock SET amount = amount - 1 WHERE id = 1"
@@ -73,7 +74,7 @@ def watch(server: EmbeddedServer, until: Until, holder: list[str]) -> tuple[Snap
     return looks[-1], life
 
 
-@pytest.mark.parametrize("version", ["15", "18"])
+@pytest.mark.parametrize("version", EACH)
 def test_queue_behind_a_prepared_transaction_is_told_by_a_pid_of_0(
     fresh_server: Callable[..., EmbeddedServer], until: Until, version: str
 ) -> None:

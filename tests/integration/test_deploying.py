@@ -17,6 +17,7 @@ from batsignal.cli import app
 from batsignal.config import load
 from batsignal.drills.embedded import EmbeddedServer
 from daemon_home import Home, Until
+from majors import major_of
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENT = (REPOSITORY / "docs" / "deploying.md").read_text(encoding="utf-8")
@@ -35,7 +36,7 @@ def blocks(kind: str) -> list[str]:
 def home(tmp_path: Path, postgres: EmbeddedServer, sessions: Any, until: Until) -> Iterator[Home]:
     """Return a home whose server has the document's roles."""
     sessions.run(postgres, *blocks("sql"))
-    if postgres.bindir.parts[-2] != "15":
+    if int(major_of(postgres)) >= 16:
         sessions.run(postgres, *blocks("sql 16"))
     with ExitStack() as stack:
         yield Home(tmp_path, postgres, until, stack)

@@ -1,4 +1,4 @@
-"""The poller against real servers of both majors: what it sees, and what it makes of a server that misbehaves."""
+"""The poller against real servers of every major: what it sees, and what it makes of a server that misbehaves."""
 
 import signal
 import socket
@@ -18,6 +18,7 @@ from batsignal.poll.postgres import PATIENCE_SECONDS, PostgresPoller
 from batsignal.poll.queries import catalog, sql
 from batsignal.poll.resolve import Resolver
 from batsignal.snapshot import PollFailure, Session, Snapshot
+from majors import EACH, major_of
 
 # A look may take its deadline and a little, on a machine that does other things, too.
 LOOK_SECONDS_AT_MOST = 3.0
@@ -26,7 +27,7 @@ MINUTE = 61.0
 # What conftest's servers are set up with.
 MAX_CONNECTIONS = 40
 SUPERUSER_RESERVED = 3
-RESERVED = {"15": 0, "18": 2}
+RESERVED_FROM_16 = 2
 PASSWORD = "s3cr&t/pa:ss@w%rd"
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -89,10 +90,6 @@ def failure(poller: PostgresPoller) -> PollFailure:
 def execute(connection: psycopg2.extensions.connection, statement: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement)
-
-
-def major(server: EmbeddedServer) -> str:
-    return "15" if "15" in str(server.bindir) else "18"
 
 
 def own_sessions(connection: psycopg2.extensions.connection) -> int:
@@ -183,7 +180,7 @@ def test_first_look_already_knows_names_and_every_column(
     assert snapshot.view == "session"
     assert snapshot.privileged is True
     assert snapshot.server_version_num is not None
-    assert snapshot.server_version_num // 10000 == int(major(postgres))
+    assert snapshot.server_version_num // 10000 == int(major_of(postgres))
     assert snapshot.ping_seconds is not None
     assert 0 < snapshot.ping_seconds < 1
     assert abs(snapshot.t - time.time()) < 5
@@ -237,8 +234,8 @@ def test_slots_are_the_servers_own_numbers(postgres: EmbeddedServer, pollers: Po
     slots = pollers.on(postgres).look().slots
     assert slots is not None
     assert (slots.max, slots.superuser_reserved) == (MAX_CONNECTIONS, SUPERUSER_RESERVED)
-    assert slots.reserved == RESERVED[major(postgres)]
-    assert slots.usable == MAX_CONNECTIONS - SUPERUSER_RESERVED - RESERVED[major(postgres)]
+    assert slots.reserved == (RESERVED_FROM_16 if int(major_of(postgres)) >= 16 else 0)
+    assert slots.usable == MAX_CONNECTIONS - SUPERUSER_RESERVED - slots.reserved
 
 
 def test_limits_of_roles_and_databases_are_seen_but_not_those_of_superusers(
@@ -510,7 +507,7 @@ def test_session_that_somebody_ended_is_replaced_within_the_same_look(
         assert own_sessions(witness) == 1
 
 
-@pytest.mark.parametrize("version", ["15", "18"])
+@pytest.mark.parametrize("version", EACH)
 def test_server_that_stops_is_refused_and_back_soon_after_it_started(
     fresh_server: Callable[..., EmbeddedServer], pollers: Pollers, until: Until, version: str
 ) -> None:
@@ -525,7 +522,7 @@ def test_server_that_stops_is_refused_and_back_soon_after_it_started(
     until(lambda: poller.look().failure is None, "the server to be seen again", seconds=15)
 
 
-@pytest.mark.parametrize("version", ["15", "18"])
+@pytest.mark.parametrize("version", EACH)
 def test_frozen_server_costs_each_look_a_second_and_keeps_its_session(
     fresh_server: Callable[..., EmbeddedServer], sessions: Any, pollers: Pollers, until: Until, version: str
 ) -> None:
@@ -776,4 +773,4 @@ def test_database_limit_is_told_from_a_full_server(postgres: EmbeddedServer, ses
 
 
 def test_query_without_a_file_for_this_server_is_an_error(postgres: EmbeddedServer) -> None:
-    assert sql("activity", int(major(postgres)) * 10000) == catalog()["activity"][14]
+    assert sql("activity", int(major_of(postgres)) * 10000) == catalog()["activity"][14]
