@@ -38,14 +38,20 @@ def arrange(items: Sequence[pytest.Item], tests: Path) -> list[pytest.Item]:
     turns: dict[object, Turn] = {}
     for item in items:
         waits = item.path.is_relative_to(tests) and item.path.relative_to(tests).parts[0] in WAITING
-        key = _shared(item) or (item.nodeid if waits else _chunk(item, turns))
+        key = _named(item) or _shared(item) or (item.nodeid if waits else _chunk(item, turns))
         turns.setdefault(key, Turn(waits, [])).items.append(item)
     ordered = _mixed(turn for turn in turns.values())
     for number, turn in enumerate(ordered):
-        if len(turn.items) > 1:
+        if len(turn.items) > 1 and not _named(turn.items[0]):
             for item in turn.items:
                 item.add_marker(pytest.mark.xdist_group(str(number)))
     return [item for turn in ordered for item in turn.items]
+
+
+def _named(item: pytest.Item) -> object:
+    """Return the group that a file has given its tests, for what they keep between them outside of fixtures."""
+    mark = item.get_closest_marker("xdist_group")
+    return mark.args[0] if mark else None
 
 
 def _shared(item: pytest.Item) -> object:

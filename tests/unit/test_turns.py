@@ -20,6 +20,7 @@ class Item:
     shares: str = ""
     given: dict[str, int] = field(default_factory=dict)
     group: str | None = None
+    named: str = ""
 
     def __post_init__(self) -> None:
         self.path = TESTS / self.file
@@ -30,8 +31,9 @@ class Item:
         self.callspec = SimpleNamespace(indices=self.given)
 
     def get_closest_marker(self, name: str) -> Any:
-        said = name == "takes" and self.seconds is not None
-        return SimpleNamespace(kwargs={"seconds": self.seconds}) if said else None
+        if name == "xdist_group":
+            return SimpleNamespace(args=(self.named,)) if self.named else None
+        return SimpleNamespace(kwargs={"seconds": self.seconds}) if self.seconds is not None else None
 
     def add_marker(self, mark: pytest.MarkDecorator) -> None:
         self.group = mark.args[0]
@@ -60,6 +62,13 @@ def test_those_that_share_a_fixture_of_their_module_stay_on_one_worker_for_each_
     order = arranged(on_15[0], alone, on_18[0], on_15[1], on_18[1])
     assert order == [*on_15, *on_18, alone]
     assert [item.group for item in order] == ["0", "0", "1", "1", None]
+
+
+def test_a_file_that_names_its_group_stays_whole_under_that_name() -> None:
+    items = [Item("unit/a.py", f"test_{n}", named="plays") for n in range(TESTS_SENT_TOGETHER + 2)]
+    other = Item("unit/b.py", seconds=0.1)
+    assert arranged(items[0], other, *items[1:]) == [*items, other]
+    assert {item.group for item in items} == {None}, "the name that it has is enough"
 
 
 def test_a_large_file_that_shares_nothing_is_sent_in_parts() -> None:

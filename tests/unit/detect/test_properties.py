@@ -47,6 +47,9 @@ SHORT = ("pgbouncer-starvation", "lock-pileup-transaction", "database-unreachabl
 
 Interrupt = Callable[[Sequence[Snapshot], float, float], list[Snapshot]]
 
+# What one test has played, the others alter and judge: they stay together.
+pytestmark = [pytest.mark.xdist_group("properties"), pytest.mark.takes(seconds=0.5)]
+
 plays = pytest.mark.parametrize("row", INCIDENTS + EVERYDAY)
 
 

@@ -20,6 +20,9 @@ from simulator.seats import Seat
 from simulator.traps import TRAPS
 from simulator.world import START
 
+# What one test has played, the others look at: they stay together.
+pytestmark = [pytest.mark.xdist_group("everyday"), pytest.mark.takes(seconds=0.3)]
+
 EVERYDAY = sorted(name for name, row in ROWS.items() if row.group in {"everyday", "hard pair"})
 SEEDS = (0, 1)
 EVERY_VARIATION = [(row, seed) for row in EVERYDAY for seed in SEEDS]

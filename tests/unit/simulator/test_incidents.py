@@ -14,6 +14,9 @@ from batsignal.snapshot import Session, Snapshot
 from simulator import incidents
 from simulator.scenario import Play, build
 
+# What one test has played, the others look at: they stay together.
+pytestmark = [pytest.mark.xdist_group("incidents"), pytest.mark.takes(seconds=0.1)]
+
 SEEDS = range(3)
 ROW_NAMES = sorted(incidents.BUILDERS)
 LEAKS = [name for name in ROW_NAMES if name.startswith("leak")]
