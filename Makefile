@@ -8,12 +8,13 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Some containers set it: each of the hundreds of processes that a run starts would compile all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install dev demo test test-all test-unit soak lint format bench bench-detection dashboards rules screenshots lock system-packages clean
+.PHONY: help install dev demo test test-majors test-all test-unit soak lint format bench bench-detection dashboards rules screenshots lock system-packages clean
 
 help:
 	@echo "make install     .venv with the batsignal command in it"
 	@echo "make demo        an embedded PostgreSQL, a small shop, one bad deploy, live"
 	@echo "make test        all tests, against real servers (installs what they need)"
+	@echo "make test-majors  those that are left for PostgreSQL 14, 16 and 17 (fetches them)"
 	@echo "make test-all    those that take minutes, too, and on PostgreSQL 14, 16 and 17"
 	@echo "make soak        a daemon under load for 20 min (SOAK_MINUTES=): memory, files, ticks"
 	@echo "make test-unit   those that need no server"
@@ -48,6 +49,9 @@ PARALLEL := --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test: $(DEV_STAMP) system-packages
 	$(BIN)/python -m pytest $(PARALLEL) -m "not long and not majors" $(TEST_ARGS)
+
+test-majors: $(DEV_STAMP) system-packages
+	$(BIN)/python -m pytest $(PARALLEL) -m "majors and not long" tests/integration $(TEST_ARGS)
 
 test-all: $(DEV_STAMP) system-packages
 	$(BIN)/python -m pytest $(PARALLEL) $(TEST_ARGS)
