@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from batsignal import __version__
+from batsignal import __version__, footprint
 from batsignal.chronicle import Chronicle
 from batsignal.config import Config, EndpointConfig, SecretText
 from batsignal.deploys.conduct import Conduct
@@ -69,6 +69,7 @@ class Daemon:
         self._read_config = read_config
         self._clock = clock
         self._reloading = threading.Lock()
+        self._is_settled = False
         now = clock()
         self._cell = BoardCell(Board(version=__version__, started_at=now, config_reload_at=now))
         self._exposition = Exposition(lambda: self._cell.board)
@@ -346,6 +347,9 @@ class Daemon:
     def _check(self) -> None:
         """Look after what no tick can tell, twice a second: ticks that hang, the disk, and the web config's files."""
         self._check_ages()
+        if not self._is_settled and self._cell.board.ready:
+            self._is_settled = True
+            footprint.settle()
         if self._web_watch.check():
             self._tell_web_config()
         health = self._chronicle.tell()

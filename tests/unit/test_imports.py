@@ -44,6 +44,7 @@ LAYERS: dict[str, Layer] = {
     "batsignal": Layer(),
     "batsignal.__main__": Layer(ours=("batsignal.cli",)),
     "batsignal.errors": Layer(),
+    "batsignal.footprint": Layer(),
     "batsignal.assets": Layer(),
     "batsignal.snapshot": Layer(banned=WORLD, is_pure=True),
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
@@ -152,7 +153,13 @@ LAYERS: dict[str, Layer] = {
         ours=(
             *("batsignal.__version__", "batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll"),
             *("batsignal.detect", "batsignal.record", "batsignal.deploys", "batsignal.expose", "batsignal.tick"),
-            *("batsignal.runner", "batsignal.schedule", "batsignal.chronicle", "batsignal.recordings"),
+            *(
+                "batsignal.footprint",
+                "batsignal.runner",
+                "batsignal.schedule",
+                "batsignal.chronicle",
+                "batsignal.recordings",
+            ),
             "batsignal.web_watch",
             *("batsignal.releaser", "batsignal.releases.order"),
         ),

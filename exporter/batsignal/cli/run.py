@@ -1,7 +1,5 @@
 """`batsignal run`: the daemon in the foreground, its log on standard error."""
 
-import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -11,12 +9,9 @@ from pathlib import Path
 
 import structlog
 
-from batsignal import assets
+from batsignal import assets, footprint
 from batsignal.config import load
 from batsignal.daemon import Daemon
-
-# glibc's mallopt() (malloc.h), and how many pools of memory all threads together may have.
-_M_ARENA_MAX, _POOLS = -8, 2
 
 
 def run(
@@ -31,7 +26,7 @@ def run(
 ) -> None:
     """Run until SIGTERM; raises ConfigError (exit 2) or UnreachableError (exit 3) before it starts."""
     _obey_signals_early()
-    _share_memory()
+    footprint.share_memory()
     _log_to_stderr(log_level, log_format)
     config = load(config_file, os.environ)
     Daemon(
@@ -51,15 +46,6 @@ def _obey_signals_early() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def _share_memory() -> None:
-    """Let the threads share their pools of memory: glibc gives each its own, and what one is done with, none else uses.
-
-    Python's own lock lets one thread at a time ask for memory anyway, so nobody waits for it.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _POOLS)
 
 
 def _runbooks() -> Path | None:
