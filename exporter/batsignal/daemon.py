@@ -39,6 +39,7 @@ from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult, Snapshot
 from batsignal.web_watch import WebWatch
 
 STOP_SECONDS = 2.0
+GIVE_BACK_SECONDS = 30.0
 RELOAD_SECONDS = 4.0
 # A queue of clients is judged by seconds.
 POOLER_LOOK_SECONDS = 1.0
@@ -70,6 +71,7 @@ class Daemon:
         self._clock = clock
         self._reloading = threading.Lock()
         self._is_settled = False
+        self._give_back_at = 0.0
         now = clock()
         self._cell = BoardCell(Board(version=__version__, started_at=now, config_reload_at=now))
         self._exposition = Exposition(lambda: self._cell.board)
@@ -350,6 +352,9 @@ class Daemon:
         if not self._is_settled and self._cell.board.ready:
             self._is_settled = True
             footprint.settle()
+        if time.monotonic() >= self._give_back_at:
+            self._give_back_at = time.monotonic() + GIVE_BACK_SECONDS
+            footprint.give_back()
         if self._web_watch.check():
             self._tell_web_config()
         health = self._chronicle.tell()

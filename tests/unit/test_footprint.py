@@ -29,3 +29,23 @@ def test_collector_goes_through_what_is_new_soon_once_what_stays_is_settled() ->
     before, after = map(int, done.stdout.split())
     assert before == 0
     assert after >= 1
+
+
+GIVE_BACK = """
+import psutil
+from batsignal import footprint
+
+footprint.share_memory()
+pieces = [bytearray(60_000) for _ in range(1_000)]
+last = bytearray(60_000)  # keeps the end of the pool in use, which glibc gives back by itself
+del pieces
+footprint.give_back()
+print(psutil.Process().memory_info().rss)
+footprint.give_back()
+"""
+
+
+def test_what_was_taken_between_things_that_stay_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVE_BACK], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    assert int(done.stdout) < 60_000_000, "60 MB were taken and are no longer used"
