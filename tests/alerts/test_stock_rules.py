@@ -78,7 +78,7 @@ def run_promtool(folder: Path, played: Played) -> subprocess.CompletedProcess[st
         )
     )
     command = ["promtool", "test", "rules", "stock.test.yml"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=170)
 
 
 def _series(played: Played) -> list[dict[str, str]]:

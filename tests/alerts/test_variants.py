@@ -18,7 +18,7 @@ OPERATOR = ALERTS / "batsignal.prometheusrule.yaml"
 
 
 def run(*command: str | Path) -> str:
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
