@@ -113,6 +113,8 @@ def _sample(snapshot: Snapshot, tally: ServerTally, *, before: SlotSample | None
         name = sys.intern(f"{count.application}@{count.version}") if count.version else count.application
         sessions[name] = sessions.get(name, 0) + count.sessions
     largest = tuple(sorted(sessions.items(), key=lambda item: (-item[1], item[0]))[:APPLICATIONS_SHOWN])
-    if before is not None and before.by_application == largest:
-        largest = before.by_application
+    if before is not None:
+        known = {pair: pair for pair in before.by_application}
+        same = before.by_application == largest
+        largest = before.by_application if same else tuple(known.get(pair, pair) for pair in largest)
     return SlotSample(t=snapshot.t, used=snapshot.used, usable=usable, by_application=largest)
