@@ -23,3 +23,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         places = {item: place for place, item in enumerate(turns.arrange(items, Path(__file__).parent))}
     yield
     items.sort(key=lambda item: places.get(item, 0))  # after pytest has put fixtures with parameters together
+    for item in places:
+        name_group(item)
+
+
+def name_group(item: pytest.Item) -> None:
+    """Put a test's group behind its id, for pytest-xdist 3.8 writes it where pytest 9.2 does not read."""
+    group = item.get_closest_marker("xdist_group")
+    if group and not item.nodeid.endswith(f"@{group.args[0]}"):
+        item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
