@@ -72,6 +72,7 @@ def things_in(thing: Any, seen: set[int] | None = None) -> int:
 
 
 @pytest.mark.takes(seconds=17)
+@pytest.mark.timeout(500)
 def test_ten_thousand_names_cost_no_more_than_a_bound_and_as_many_again_cost_less() -> None:
     life = Life("db1")
     sizes = []

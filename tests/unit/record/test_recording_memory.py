@@ -71,6 +71,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 @pytest.mark.takes(seconds=15)
+@pytest.mark.timeout(500)
 def test_four_hours_are_read_in_the_memory_of_one(recordings: dict[int, Path]) -> None:
     def read_all(path: Path, hours: int) -> None:
         assert sum(1 for _ in read(path)[1]) == hours * HOUR
@@ -80,12 +81,14 @@ def test_four_hours_are_read_in_the_memory_of_one(recordings: dict[int, Path]) -
 
 
 @pytest.mark.takes(seconds=15)
+@pytest.mark.timeout(500)
 def test_two_hours_are_judged_in_the_memory_of_one(recordings: dict[int, Path]) -> None:
     peaks = [peak_bytes(lambda path, _: list(events_of(path)), recordings[hours], hours) for hours in (1, 2)]
     assert peaks[1] <= GROWTH_RATIO_MOST * peaks[0]
 
 
 @pytest.mark.takes(seconds=12)
+@pytest.mark.timeout(500)
 @pytest.mark.usefixtures("recordings")
 def test_four_hours_are_written_in_the_memory_of_one(tmp_path: Path) -> None:
     peaks = [peak_bytes(write_hours, tmp_path / "a.jsonl.gz", hours) for hours in (1, 4)]
