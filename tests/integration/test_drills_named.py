@@ -23,6 +23,7 @@ def drill(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.long  # `test_pages.py` plays the same rows, to the pager
 @pytest.mark.takes(seconds=35)
 @pytest.mark.parametrize(
     ("arguments", "kind"),

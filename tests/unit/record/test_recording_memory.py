@@ -70,6 +70,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return paths
 
 
+@pytest.mark.long
 @pytest.mark.takes(seconds=15)
 @pytest.mark.timeout(500)
 def test_four_hours_are_read_in_the_memory_of_one(recordings: dict[int, Path]) -> None:
@@ -87,6 +88,7 @@ def test_two_hours_are_judged_in_the_memory_of_one(recordings: dict[int, Path]) 
     assert peaks[1] <= GROWTH_RATIO_MOST * peaks[0]
 
 
+@pytest.mark.long
 @pytest.mark.takes(seconds=12)
 @pytest.mark.timeout(500)
 @pytest.mark.usefixtures("recordings")
