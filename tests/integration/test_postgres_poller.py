@@ -453,7 +453,7 @@ def test_defaults_of_the_role_change_nothing_in_what_a_look_reads(
         "CREATE ROLE peculiar LOGIN IN ROLE pg_monitor",
         "ALTER ROLE peculiar SET extra_float_digits = -10",
         "ALTER ROLE peculiar SET idle_session_timeout = 300",
-        "ALTER ROLE peculiar SET statement_timeout = 1",
+        "ALTER ROLE peculiar SET statement_timeout = 200",
         "ALTER ROLE peculiar SET DateStyle = 'German'",
         "ALTER ROLE peculiar SET search_path = 'nowhere'",
     )
