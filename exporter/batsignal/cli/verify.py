@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from batsignal.cli.answers import asked
 from batsignal.detect.wording import clock_time, duration
 from batsignal.errors import UnreachableError
-from batsignal.snapshot import printable
+from batsignal.snapshot import legible, printable
 
 ASK_SECONDS = 1.0
 # A daemon that restarts in the middle is waited for.
@@ -72,16 +72,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     deploy, checks = found["deploy"], found["checks"]
     width = max(len(check["name"]) for check in checks)
     head = f"{printable(deploy['service'])} {printable(deploy['version'])}, deployed at {clock_time(deploy['at'])}"
-    body = [f"{check['status']:<7} {check['name']:<{width}}  {_one_line(check['text'])}" for check in checks]
+    body = [f"{check['status']:<7} {check['name']:<{width}}  {legible(check['text'])}" for check in checks]
     verdict = found["verdict"]
     advice = _WORDS.get(verdict, "")
-    unknown = [_one_line(check["name"]) for check in checks if check["status"] == "unknown"]
+    unknown = [legible(check["name"]) for check in checks if check["status"] == "unknown"]
     if verdict == "ok" and unknown:
         advice = f"{advice}; unknown: {', '.join(unknown)}"
     if verdict == "bad" and deploy.get("previous"):
         advice = f"{advice} to {printable(deploy['previous'])}"
     return [head, *body, f"{verdict}: {advice}"]
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -55,7 +55,7 @@ class Verification:
         return "unknown" if self.checks[0].status == "unknown" else "ok"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `GET /api/v1/deploys/SERVICE/VERSION` answers."""
+        """Return what `GET /api/v1/deploys/verify` answers."""
         deploy = self.deploy
         return {
             "time": self.now,
