@@ -22,9 +22,10 @@ from batsignal.deploys.conduct import Conduct
 from batsignal.deploys.log import DeployLog
 from batsignal.deploys.verify import verify
 from batsignal.errors import ConfigError
-from batsignal.expose.deploys import Desk, Refusal, spelled
+from batsignal.expose.deploys import Desk
+from batsignal.expose.exchange import Refusal, spelled
 from batsignal.expose.metrics import Exposition
-from batsignal.expose.releases import ReleaseDesk, ServerNotSeenError, Wish
+from batsignal.expose.releases import ReleaseDesk, Wish
 from batsignal.expose.server import WebServer, build_app
 from batsignal.poll.health import Prober, Target
 from batsignal.poll.resolve import Resolver
@@ -296,7 +297,7 @@ class Daemon:
         return known, is_news
 
     def _release(self, wish: Wish) -> Release:
-        """End what a culprit holds, or say what would end; raises Refusal and ServerNotSeenError."""
+        """End what a culprit holds, or say what would end; raises Refusal."""
         names = ", ".join(self._runners)
         if wish.server is None and len(self._runners) > 1:
             raise Refusal(400, f"server: missing; expected one of {names}")
@@ -315,7 +316,7 @@ class Daemon:
                 audit=self._chronicle.released,
             )
         except NotSeenError as exc:
-            raise ServerNotSeenError(str(exc)) from exc
+            raise Refusal(503, str(exc)) from exc
 
     def _show_deploys(self) -> None:
         deploys = self._deploys.known

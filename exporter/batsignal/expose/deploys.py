@@ -4,24 +4,21 @@ Owns what a told deploy must look like, and the door: only a bearer token opens 
 sit there. What becomes of a deploy is somebody else's affair. Errors are JSON, and name the key and what was expected.
 """
 
-import asyncio
-import hmac
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from batsignal.expose import api
+from batsignal.expose.exchange import Refusal, admit, answered, json_answer, read_body, read_object, spelled
 from batsignal.record.board import Board
 from batsignal.snapshot import Deploy
 
-BODY_BYTES_MOST = 16 * 1024
-BODY_SECONDS = 5.0
+TOKEN_KEY = "web.deploy_token_file"  # noqa: S105 - the name of a key
 NAME_CHARACTERS_MOST = 200
 # Clocks differ; a pipeline may tell late, and one that is older explains nothing any more.
 AHEAD_SECONDS_MOST = 300.0
@@ -33,15 +30,6 @@ KEYS = ("service", "version", "at")
 # How long after a deploy it is judged: most of what goes wrong with one has shown by then.
 WINDOW_SECONDS = 120.0
 WINDOW_SECONDS_MOST = 86_400.0
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
-    """Why a deploy is not taken, as an answer."""
-
-    def __init__(self, status: int, text: str, **headers: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.headers = headers
 
 
 def _no_checklist(_service: str, _version: str, _window_seconds: float) -> Mapping[str, Any]:
@@ -71,60 +59,28 @@ class DeployViews:
     async def handle(self, request: Request) -> Response:
         if request.method != "POST":
             return json_answer({"time": self._clock(), "deploys": api.deploys(self._board())})
-        try:
-            admit(request.headers.get("authorization"), self._desk.token())
-            told = read_deploy(await read_body(request), now=self._clock())
-        except Refusal as exc:
-            return json_answer({"error": str(exc)}, exc.status, **exc.headers)
-        deploy, is_news = self._desk.mark(told)
+        return await answered(lambda: self._marked(request))
+
+    async def _marked(self, request: Request) -> Response:
+        admit(request.headers.get("authorization"), self._desk.token(), key=TOKEN_KEY, what="deploy can be told of")
+        deploy, is_news = self._desk.mark(read_deploy(await read_body(request), now=self._clock()))
         return json_answer({"deploy": api.deploy(deploy), "known_already": not is_news}, 201 if is_news else 200)
 
     async def verify(self, request: Request) -> Response:
         """Answer the checklist of a deploy as it stands; whoever wants to know how it ends asks again."""
-        try:
+
+        async def answer() -> Response:
             asked = request.query_params
             service, version = _name(asked, "service"), _name(asked, "version")
             window_seconds = _window(asked.get("window_seconds"))
-            found = await run_in_threadpool(self._desk.verify, service, version, window_seconds)
-        except Refusal as exc:
-            return json_answer({"error": str(exc)}, exc.status)
-        return json_answer(found)
+            return json_answer(await run_in_threadpool(self._desk.verify, service, version, window_seconds))
 
-
-def json_answer(view: Any, status: int = 200, **headers: str) -> Response:
-    """Return a view as JSON; underscores in the names of headers stand for dashes."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(api.encode(view), status, headers=named, media_type="application/json")
-
-
-def admit(
-    authorization: str | None,
-    token: str | None,
-    *,
-    key: str = "web.deploy_token_file",
-    what: str = "deploy can be told of",
-) -> None:
-    """Let only who shows the token pass; raises Refusal. `key` names the token's file in the config."""
-    if token is None:
-        raise Refusal(403, f"no {what} here: expected {key} in the daemon's config")
-    scheme, _, shown = (authorization or "").partition(" ")
-    # In constant time: how far a guess was right must not show in how long the answer takes.
-    if not hmac.compare_digest(shown.strip().encode("utf-8", "replace"), token.encode()) or scheme.lower() != "bearer":
-        what = "expected the header Authorization: Bearer TOKEN" if not shown else "the token is not the right one"
-        raise Refusal(401, what, www_authenticate='Bearer realm="batsignal"')
+        return await answered(answer)
 
 
 def read_deploy(body: bytes, *, now: float) -> Deploy:
     """Return the deploy that a body tells of; raises Refusal that names the key and what was expected."""
-    try:
-        told = json.loads(body, parse_constant=no_number)
-    except (ValueError, RecursionError) as exc:
-        raise Refusal(400, f"expected a JSON object with service and version: {exc}") from exc
-    if not isinstance(told, dict):
-        raise Refusal(400, f"expected a JSON object with service and version, got {spelled(told)}")
-    for key in told:
-        if key not in KEYS:
-            raise Refusal(400, f"{spelled(key)}: unknown key; expected one of {', '.join(KEYS)}")
+    told = read_object(body, keys=KEYS, expected="a JSON object with service and version")
     return Deploy(service=_name(told, "service"), version=_name(told, "version"), at=_instant(told, now))
 
 
@@ -168,31 +124,3 @@ def _instant(told: dict[str, Any], now: float) -> float:
         days = AGO_SECONDS_MOST / 86_400
         raise Refusal(400, f"at: expected an instant of the last {days:.0f} days, got {spelled(value)}")
     return float(value)
-
-
-async def read_body(request: Request) -> bytes:
-    """Return a body that is neither too long nor too slow; raises Refusal."""
-    body = b""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > BODY_BYTES_MOST:
-                    raise Refusal(413, f"expected a body of at most {BODY_BYTES_MOST} bytes", connection="close")
-    except TimeoutError:
-        raise Refusal(408, f"the body did not come within {BODY_SECONDS:.0f} s", connection="close") from None
-    except ClientDisconnect:
-        raise Refusal(400, "the body did not come whole") from None
-    return body
-
-
-def spelled(value: object) -> str:
-    """Return a value as JSON, cut short."""
-    shown = 60
-    text = json.dumps(value)
-    return text if len(text) <= shown else f"{text[: shown - 3]}..."
-
-
-def no_number(name: str) -> None:
-    """Refuse NaN and Infinity, which JSON does not know."""
-    raise ValueError(f"{name} is no number in JSON")

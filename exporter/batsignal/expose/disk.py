@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+from batsignal.expose.exchange import Refusal
 from batsignal.record.database import StoreError
 from batsignal.record.past_slots import PastSlots
 
@@ -35,14 +36,6 @@ class Past(Protocol):
         """Return who held the slots around it."""
 
 
-class Fault(Exception):  # noqa: N818 - an answer, not a fault of ours
-    """An answer that is not what was asked for."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
 class Disk:
     """The way to what is kept; `past` is None where nothing is."""
 
@@ -53,22 +46,22 @@ class Disk:
 
     @property
     def past(self) -> Past:
-        """What is kept; raises Fault where nothing is."""
+        """What is kept; raises Refusal where nothing is."""
         if self._past is None:
-            raise Fault(404, "nothing is kept here: store.path is null in the daemon's config")
+            raise Refusal(404, "nothing is kept here: store.path is null in the daemon's config")
         return self._past
 
     async def ask(self, question: Callable[[], T]) -> T:
-        """Return what a question comes to; raises Fault when there are too many, or no answer in time."""
+        """Return what a question comes to; raises Refusal when there are too many, or no answer in time."""
         if self._waiting >= WAITING_MOST:
-            raise Fault(503, "too many are asking the disk already; try again in a moment")
+            raise Refusal(503, "too many are asking the disk already; try again in a moment")
         self._waiting += 1
         try:
             answer = asyncio.get_running_loop().run_in_executor(self._readers, question)
             return await asyncio.wait_for(answer, DISK_SECONDS)
         except TimeoutError:
-            raise Fault(503, "the disk has not answered in time") from None
+            raise Refusal(503, "the disk has not answered in time") from None
         except StoreError as exc:
-            raise Fault(503, f"history cannot be read: {exc}") from exc
+            raise Refusal(503, f"history cannot be read: {exc}") from exc
         finally:
             self._waiting -= 1

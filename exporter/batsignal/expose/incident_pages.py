@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from batsignal.expose import page
-from batsignal.expose.disk import Disk, Fault
+from batsignal.expose.disk import Disk
+from batsignal.expose.exchange import Refusal
 from batsignal.expose.html import html_answer
 from batsignal.expose.incidents import before_of
 from batsignal.record.past_slots import PastSlots
@@ -49,8 +50,8 @@ class IncidentPages:
         try:
             past, before = self._disk.past, before_of(request)
             found = await self._disk.ask(lambda: past.incidents(limit=LINES_A_PAGE + 1, before=before))
-        except Fault as fault:
-            return html_answer(request, page.draw_missing(str(fault), root="./").document(), fault.status)
+        except Refusal as refusal:
+            return html_answer(request, page.draw_missing(str(refusal), root="./").document(), refusal.status)
         drawn = page.draw_incidents(
             found[:LINES_A_PAGE], self._clock(), is_later_page=before is not None, has_more=len(found) > LINES_A_PAGE
         )
@@ -61,10 +62,10 @@ class IncidentPages:
         try:
             past = self._disk.past
             view = await self._disk.ask(lambda: past.incident(incident))
-        except Fault as fault:
-            return _missing(request, fault)
+        except Refusal as refusal:
+            return _missing(request, refusal)
         if view is None:
-            return _missing(request, Fault(404, "No such incident is kept: it may be older than store.keep_days."))
+            return _missing(request, Refusal(404, "No such incident is kept: it may be older than store.keep_days."))
         now = self._clock()
         is_settled = view["ended"] is not None and now - view["ended"] > SETTLED_SECONDS
         slots = await self._slots(incident, is_settled=is_settled)
@@ -80,7 +81,7 @@ class IncidentPages:
         past, asked = self._disk.past, time.monotonic()
         try:
             slots = await self._disk.ask(lambda: past.slots(incident))
-        except Fault:
+        except Refusal:
             return None
         took_seconds = time.monotonic() - asked
         good_seconds = float("inf") if is_settled else max(PICTURE_SECONDS, took_seconds / COST_SHARE)
@@ -90,5 +91,5 @@ class IncidentPages:
         return slots
 
 
-def _missing(request: Request, fault: Fault) -> Response:
-    return html_answer(request, page.draw_missing(str(fault)).document(), fault.status)
+def _missing(request: Request, refusal: Refusal) -> Response:
+    return html_answer(request, page.draw_missing(str(refusal)).document(), refusal.status)

@@ -11,8 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from batsignal.expose.deploys import json_answer
-from batsignal.expose.disk import Disk, Fault
+from batsignal.expose.disk import Disk
+from batsignal.expose.exchange import Refusal, answered, json_answer
 from batsignal.record.history import LIMIT_DEFAULT, LIMIT_MOST
 
 _PATH = "/api/v1/incidents"
@@ -31,53 +31,45 @@ class IncidentViews:
             found = await self._disk.ask(lambda: past.incidents(limit=limit, before=before))
             return json_answer({"time": self._clock(), "incidents": [_addressed(one) for one in found]})
 
-        return await _or_fault(answer)
+        return await answered(answer)
 
     async def one(self, request: Request) -> Response:
         async def answer() -> Response:
             past, incident = self._disk.past, request.path_params["incident"]
             found = await self._disk.ask(lambda: past.incident(incident))
             if found is None:
-                raise Fault(404, "no such incident is kept")
+                raise Refusal(404, "no such incident is kept")
             return json_answer(_addressed(found))
 
-        return await _or_fault(answer)
+        return await answered(answer)
 
     async def recording(self, request: Request) -> Response:
         async def answer() -> Response:
             past, incident = self._disk.past, request.path_params["incident"]
             pieces = await self._disk.ask(lambda: past.recording(incident))
             if pieces is None:
-                raise Fault(404, "no recording of such an incident is kept")
+                raise Refusal(404, "no recording of such an incident is kept")
             disposition = f'attachment; filename="incident-{incident}.jsonl.gz"'
             return StreamingResponse(
                 self._pieces(pieces), media_type="application/gzip", headers={"content-disposition": disposition}
             )
 
-        return await _or_fault(answer)
+        return await answered(answer)
 
     async def _pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         while (piece := await self._disk.ask(lambda: next(pieces, None))) is not None:
             yield piece
 
 
-async def _or_fault(answer: Callable[[], Any]) -> Response:
-    try:
-        response: Response = await answer()
-    except Fault as exc:
-        return json_answer({"error": str(exc)}, exc.status)
-    return response
-
-
 def _limit(request: Request) -> int:
     text = request.query_params.get("limit", str(LIMIT_DEFAULT))
     if not (text.isascii() and text.isdigit() and len(text) < LIMIT_MOST and 1 <= int(text) <= LIMIT_MOST):
-        raise Fault(400, f"limit: expected a whole number from 1 to {LIMIT_MOST}, got {json.dumps(text[:60])}")
+        raise Refusal(400, f"limit: expected a whole number from 1 to {LIMIT_MOST}, got {json.dumps(text[:60])}")
     return int(text)
 
 
 def before_of(request: Request) -> float | None:
-    """Return the instant that is asked for as `before`, None when none is; raises Fault."""
+    """Return the instant that is asked for as `before`, None when none is; raises Refusal."""
     text = request.query_params.get("before")
     if text is None:
         return None
@@ -86,7 +78,7 @@ def before_of(request: Request) -> float | None:
     except ValueError:
         before = math.nan
     if not math.isfinite(before):
-        raise Fault(400, f"before: expected Unix seconds, got {json.dumps(text[:60])}")
+        raise Refusal(400, f"before: expected Unix seconds, got {json.dumps(text[:60])}")
     return before
 
 

@@ -6,7 +6,6 @@ the order; a dry run needs the token as well, for it names sessions. Errors are 
 
 import asyncio
 import ipaddress
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from batsignal.expose.deploys import Refusal, admit, json_answer, no_number, read_body, spelled
+from batsignal.expose.exchange import Refusal, admit, answered, json_answer, read_body, read_object, spelled
 from batsignal.releases.order import LOCAL, STATES, Order, Release
 from batsignal.snapshot import printable
 
@@ -24,10 +23,6 @@ NAMES = ("application", "version", "user", "client", "database")
 KEYS = ("server", *NAMES, "states", "idle_longer_seconds", "for_real", "by")
 NAME_CHARACTERS_MOST = 256
 IDLE_SECONDS_MOST = 30 * 86_400.0
-
-
-class ServerNotSeenError(Exception):
-    """The server cannot be asked now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +38,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseDesk:
-    """Where releases are asked for: `release` may wait for the server and raise Refusal or ServerNotSeenError."""
+    """Where releases are asked for: `release` may wait for the server and raise Refusal."""
 
     release: Callable[[Wish], Release]
     token: Callable[[], str | None]
@@ -57,31 +52,21 @@ class ReleaseViews:
         self._busy = asyncio.Lock()
 
     async def handle(self, request: Request) -> Response:
-        try:
-            admit(request.headers.get("authorization"), self._desk.token(), key=TOKEN_KEY, what="session can be ended")
-            wish = read_wish(await read_body(request), address=request.client.host if request.client else None)
-            if self._busy.locked():
-                return json_answer({"error": "another release is under way: try again in a moment"}, 409)
-            async with self._busy:
-                done = await run_in_threadpool(self._desk.release, wish)
-        except Refusal as exc:
-            return json_answer({"error": str(exc)}, exc.status, **exc.headers)
-        except ServerNotSeenError as exc:
-            return json_answer({"error": str(exc)}, 503)
+        return await answered(lambda: self._released(request))
+
+    async def _released(self, request: Request) -> Response:
+        admit(request.headers.get("authorization"), self._desk.token(), key=TOKEN_KEY, what="session can be ended")
+        wish = read_wish(await read_body(request), address=request.client.host if request.client else None)
+        if self._busy.locked():
+            raise Refusal(409, "another release is under way: try again in a moment")
+        async with self._busy:
+            done = await run_in_threadpool(self._desk.release, wish)
         return json_answer(done.as_json())
 
 
 def read_wish(body: bytes, *, address: str | None) -> Wish:
     """Return the order that a body holds; raises Refusal that names the key and what was expected."""
-    try:
-        told = json.loads(body, parse_constant=no_number)
-    except (ValueError, RecursionError) as exc:
-        raise Refusal(400, f"expected a JSON object that names whose sessions: {exc}") from exc
-    if not isinstance(told, dict):
-        raise Refusal(400, f"expected a JSON object that names whose sessions, got {spelled(told)}")
-    for key in told:
-        if key not in KEYS:
-            raise Refusal(400, f"{spelled(key)}: unknown key; expected one of {', '.join(KEYS)}")
+    told = read_object(body, keys=KEYS, expected="a JSON object that names whose sessions")
     names = {key: _name(told, key) for key in NAMES}
     if names["application"] is None and names["user"] is None and names["client"] is None:
         raise Refusal(400, "application, user or client: one of them is needed, so that not everybody's sessions end")

@@ -25,9 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from batsignal.expose import api, listen, page
 from batsignal.expose.accept import wants_gzip, wants_html, wants_openmetrics
 from batsignal.expose.access import Access, Guard
-from batsignal.expose.deploys import DeployViews, Desk, Refusal
+from batsignal.expose.deploys import DeployViews, Desk
 from batsignal.expose.disk import Disk, Past
 from batsignal.expose.door import Door, Seat, Seats
+from batsignal.expose.exchange import Refusal
 from batsignal.expose.html import html_answer
 from batsignal.expose.http1 import HttpProtocol
 from batsignal.expose.incident_pages import IncidentPages

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from app_client import AppClient
-from batsignal.expose.deploys import AGO_SECONDS_MOST, AHEAD_SECONDS_MOST, BODY_BYTES_MOST, Desk
+from batsignal.expose.deploys import AGO_SECONDS_MOST, AHEAD_SECONDS_MOST, Desk
+from batsignal.expose.exchange import BODY_BYTES_MOST
 from batsignal.expose.server import build_app
 from batsignal.snapshot import Deploy
 

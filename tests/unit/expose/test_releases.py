@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app_client import AppClient
-from batsignal.expose.deploys import Refusal
-from batsignal.expose.releases import ReleaseDesk, ServerNotSeenError, Wish
+from batsignal.expose.exchange import Refusal
+from batsignal.expose.releases import ReleaseDesk, Wish
 from batsignal.expose.server import build_app
 from batsignal.releases.order import Choice, Order, Release
 
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_an_order_is_said_with_its_key(door: Door, body: Any,
 
 
 def test_a_server_that_cannot_be_asked_is_no_fault_of_the_order(door: Door) -> None:
-    door.fault = ServerNotSeenError("a look at the server hangs")
+    door.fault = Refusal(503, "a look at the server hangs")
     answer = door.ask({"application": "web"})
     assert (answer.status_code, answer.json()) == (503, {"error": "a look at the server hangs"})
     door.fault = Refusal(400, "server: expected one of db1")
