@@ -11,7 +11,7 @@ from typing import Any
 from batsignal.detect.signal import DeployRef, Subject
 from batsignal.expose.page import wording
 from batsignal.expose.page.chart import Chart, Mark, draw
-from batsignal.expose.page.lit import begins_with_a_word, cut, facts, without_verdict
+from batsignal.expose.page.lit import Told, beside_verdict, cut, facts, runbook_of, who_of
 from batsignal.record.board import PastIncident
 from batsignal.record.past_slots import PastSlots
 
@@ -40,39 +40,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IncidentStory:
-    """The whole page of an incident; the fields that a lit signal has too are named as in `Lit`."""
+class IncidentStory(Told):
+    """The whole page of an incident."""
 
-    id: str
-    kind: str
-    severity: str
-    server: str
-    lead: str
-    pause: str
-    rest: str
-    who: str | None
-    subject: tuple[tuple[str, str], ...]
-    since: float
-    detected: float
     ended: float | None
     sessions_most: int
-    deploy: DeployRef | None
-    action: str
-    action_to_copy: str
-    database_healthy: bool | None
-    evidence: tuple[str, ...]
-    runbook: str | None
     steps: tuple[Step, ...]
     chart: Chart | None
     chart_is_whole: bool
-
-    @property
-    def summary(self) -> str:
-        return self.lead + self.pause + self.rest
-
-    @property
-    def begins_with_a_word(self) -> bool:
-        return begins_with_a_word(self.lead)
 
 
 def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str]) -> IncidentStory:
@@ -81,7 +56,6 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
     subject = _subject(signal)
     kind = str(signal["kind"])
     deploy = _deploy(signal)
-    runbook = "BatSignal" + kind.title().replace("_", "")
     action, healthy = str(signal.get("action") or ""), signal.get("database_healthy")
     lead, pause, rest = cut(str(signal.get("summary") or wording.KINDS.get(kind, kind)))
     events: Sequence[View] = view.get("timeline", ())
@@ -94,18 +68,18 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
         lead=lead,
         pause=pause,
         rest=rest,
-        who=wording.who(subject.application, subject.version) if subject.application else None,
+        who=who_of(subject),
         subject=facts(subject),
         since=signal["since"],
         detected=signal["detected"],
         ended=ended,
         sessions_most=max((event["signal"].get("sessions") or 0 for event in events), default=signal["sessions"]),
         deploy=deploy,
-        action=without_verdict(action) if healthy else action,
+        action=beside_verdict(action, healthy=healthy),
         action_to_copy=action,
         database_healthy=healthy,
         evidence=tuple(str(line) for line in signal.get("evidence", ())),
-        runbook=runbook if runbook in runbooks else None,
+        runbook=runbook_of(kind, runbooks),
         steps=tuple(sorted(_steps(view, events, deploy), key=lambda step: step.t)),
         chart=_chart(view, slots, subject, deploy),
         chart_is_whole=slots is None or slots.is_whole,
@@ -234,9 +208,7 @@ def _chart(view: View, slots: PastSlots | None, subject: Subject, deploy: Deploy
     marks.append(Mark(at=view["signal"]["detected"], label="named", is_deploy=False))
     if view["ended"] is not None:
         marks.append(Mark(at=view["ended"], label="ended", is_deploy=False))
-    culprits = set()
-    if subject.application:
-        culprits = {wording.who(subject.application, subject.version), subject.application}
+    culprits = {name for name in (who_of(subject), subject.application) if name}
     return draw(
         slots.samples,
         slots.interval_seconds,

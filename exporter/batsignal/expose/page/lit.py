@@ -6,9 +6,8 @@ card and draws nothing.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from batsignal.detect.signal import DeployRef, Signal
+from batsignal.detect.signal import DeployRef, Signal, Subject
 from batsignal.expose.page import wording
 from batsignal.record.board import ServerBoard
 
@@ -23,8 +22,8 @@ _FIRST_WORDS = frozenset(("a", "all", "an", "no", "one", "somebody", "the"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lit:
-    """One signal. `left_seconds` is None when nothing runs out or nobody can know.
+class Told:
+    """What is told of a signal, lit or long over.
 
     `lead`, `pause` and `rest` are the summary, cut where a reader may stop; the pause need not be seen. `action` is
     what to do, without the verdict that stands beside it; `action_to_copy` is the whole of it.
@@ -41,11 +40,7 @@ class Lit:
     subject: tuple[tuple[str, str], ...]
     since: float
     detected: float
-    sessions: int
     deploy: DeployRef | None
-    left_seconds: float | None
-    until: str
-    slots_full: bool
     action: str
     action_to_copy: str
     database_healthy: bool | None
@@ -61,6 +56,16 @@ class Lit:
         return begins_with_a_word(self.lead)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lit(Told):
+    """One signal that is lit. `left_seconds` is None when nothing runs out or nobody can know."""
+
+    sessions: int
+    left_seconds: float | None
+    until: str
+    slots_full: bool
+
+
 def begins_with_a_word(sentence: str) -> bool:
     """Whether a sentence may begin with a capital: with a word of ours, and not with somebody's name.
 
@@ -74,7 +79,6 @@ def read_signal(signal: Signal, server: ServerBoard | None, now: float, runbooks
     """Return a signal as it stands at `now`; `server` is the board of its server, None while that has none."""
     found, subject = signal.finding, signal.finding.subject
     kind = wording.KINDS[found.kind]
-    runbook = "BatSignal" + found.kind.title().replace("_", "")
     left = None
     if server is not None and server.seen and math.isfinite(found.exhaustion_seconds):
         left = max(found.exhaustion_seconds - max(now - server.ticked_at, 0.0), 0.0)
@@ -87,7 +91,7 @@ def read_signal(signal: Signal, server: ServerBoard | None, now: float, runbooks
         lead=lead,
         pause=pause,
         rest=rest,
-        who=wording.who(subject.application, subject.version) if subject.application else None,
+        who=who_of(subject),
         subject=facts(subject),
         since=found.since,
         detected=signal.detected,
@@ -96,11 +100,11 @@ def read_signal(signal: Signal, server: ServerBoard | None, now: float, runbooks
         left_seconds=left,
         until=_until(subject.limit),
         slots_full=server is not None and server.slots_full,
-        action=without_verdict(found.action) if found.database_healthy else found.action,
+        action=beside_verdict(found.action, healthy=found.database_healthy),
         action_to_copy=found.action,
         database_healthy=found.database_healthy,
         evidence=found.evidence,
-        runbook=runbook if runbook in runbooks else None,
+        runbook=runbook_of(found.kind, runbooks),
     )
 
 
@@ -119,16 +123,31 @@ def cut(summary: str) -> tuple[str, str, str]:
     return lead, pause, rest.removeprefix(pause)
 
 
-def without_verdict(action: str) -> str:
-    """Return what to do without the sentence that the verdict says anyway.
+def beside_verdict(action: str, *, healthy: bool | None) -> str:
+    """Return what to do; beside a verdict that the database is healthy, without the sentence that says so anyway.
 
-    >>> without_verdict("Roll back web. Do not restart the database: it is healthy. Then end the sessions.")
-    'Roll back web. Then end the sessions.'
+    >>> beside_verdict("Roll back web. Do not restart the database: it is healthy. Then end them.", healthy=True)
+    'Roll back web. Then end them.'
     """
-    return " ".join(action.replace(_HEALTHY, "").split())
+    return " ".join(action.replace(_HEALTHY, "").split()) if healthy else action
 
 
-def facts(subject: Any) -> tuple[tuple[str, str], ...]:
+def who_of(subject: Subject) -> str | None:
+    """Return the application of a subject with its version; None where none is known."""
+    return wording.who(subject.application, subject.version) if subject.application else None
+
+
+def runbook_of(kind: str, runbooks: frozenset[str]) -> str | None:
+    """Return the runbook of a kind's alert, if it is served.
+
+    >>> runbook_of("lock_pileup", frozenset({"BatSignalLockPileup"})), runbook_of("leak", frozenset())
+    ('BatSignalLockPileup', None)
+    """
+    runbook = "BatSignal" + kind.title().replace("_", "")
+    return runbook if runbook in runbooks else None
+
+
+def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Return what is known of a subject beside application and version, as pairs of label and value."""
     known = [(label, getattr(subject, key)) for key, label in wording.SUBJECT_KEYS]
     return tuple((label, str(value)) for label, value in known if value is not None)
