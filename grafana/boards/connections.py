@@ -100,29 +100,25 @@ def _who(board: Board) -> None:
         ),
     )
     board.add(
-        lines(
-            Frame(
-                title="By user",
-                text="Sessions of each role. Absent while BatSignal has no view of the server.",
-                width=12,
-                height=8,
-            ),
-            Ask(expr=named(f"sum by (user) ({each(usage, *labels)})", "user", "(unknown)"), legend="{{user}}"),
-            unit="short",
-            stacked=True,
-            decimals=0,
-        ),
-        lines(
-            Frame(
-                title="By database",
-                text="Sessions in each database. Absent while BatSignal has no view of the server.",
-                width=12,
-                height=8,
-            ),
-            Ask(expr=named(f"sum by (database) ({each(usage, *labels)})", "database", "(none)"), legend="{{database}}"),
-            unit="short",
-            stacked=True,
-            decimals=0,
+        *(
+            lines(
+                Frame(
+                    title=f"By {label}",
+                    text=f"Sessions {held_by}. Absent while BatSignal has no view of the server.",
+                    width=12,
+                    height=8,
+                ),
+                Ask(
+                    expr=named(f"sum by ({label}) ({each(usage, *labels)})", label, nameless), legend=f"{{{{{label}}}}}"
+                ),
+                unit="short",
+                stacked=True,
+                decimals=0,
+            )
+            for label, held_by, nameless in (
+                ("user", "of each role", "(unknown)"),
+                ("database", "in each database", "(none)"),
+            )
         ),
     )
 
