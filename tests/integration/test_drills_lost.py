@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from batsignal.drills import acts, ground
 from batsignal.drills.act import Pace, Tell
-from batsignal.drills.actors.background import Background
+from batsignal.drills.actors.background import going_on
 from batsignal.drills.actors.health_endpoint import HealthEndpoint
 from batsignal.drills.ground import Ground
 
@@ -62,16 +62,14 @@ def playing(name: str, *, bindir: Path | None = None, background: bool = True, *
     with ground.on_embedded(bindir=bindir) as place:
         if acts.ACTS[name].endpoint:
             place.endpoint = HealthEndpoint()
-        if background:
-            place.background = Background(place)
-            place.background.start()
-        stage = Stage(place, name, Pace(**pace))
-        stage.thread.start()
-        try:
-            yield stage
-            assert stage.failure is None
-        finally:
-            stage.close()
+        with going_on(place) if background else nullcontext():
+            stage = Stage(place, name, Pace(**pace))
+            stage.thread.start()
+            try:
+                yield stage
+                assert stage.failure is None
+            finally:
+                stage.close()
 
 
 STILL = "application_name = 'web@2.4.0' AND state_change < now() - interval '1.5 s'"

@@ -1,6 +1,7 @@
 """Who may import whom (docs/design.md), read off the syntax tree of every module; nothing is imported to find out."""
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -256,6 +257,35 @@ MODULES = modules()
 @pytest.mark.parametrize("module", MODULES)
 def test_module_imports_only_what_its_layer_may(module: str) -> None:
     assert not faults(module, MODULES[module].read_text(encoding="utf-8"))
+
+
+def needed(source: str) -> set[str]:
+    """Return the modules of ours that one needs, for its types alone, too."""
+    found = set()
+    for _, name in imports(ast.parse(source)):
+        parts = name.split(".")
+        prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+        found.update([prefix for prefix in prefixes if prefix in MODULES][:1])
+    return found
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """Return the modules of a circle of imports, the first once more at the end; nothing where there is none."""
+    graph = {module: needed(source) - {module} for module, source in sources.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as exc:
+        return list(exc.args[1])
+    return []
+
+
+def test_no_module_needs_itself_by_way_of_others() -> None:
+    assert not circle({module: path.read_text(encoding="utf-8") for module, path in MODULES.items()})
+
+
+def test_a_circle_is_caught_where_a_type_closes_it() -> None:
+    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from batsignal.snapshot import Session"
+    assert circle({"batsignal.snapshot": "import batsignal.errors", "batsignal.errors": for_types})
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -5,6 +5,7 @@ anything but the truth the act tells and the signals the daemon shows (`verdict`
 of its own, so that one that hangs does not hang the drill.
 """
 
+import contextlib
 import math
 import queue
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 from batsignal.detect.signal import Kind, Subject
 from batsignal.drills.act import ActSpec, Pace, Tell, Told
-from batsignal.drills.actors.background import Background
+from batsignal.drills.actors import background
 from batsignal.drills.daemon_api import DaemonApi, SignalSeen
 from batsignal.drills.ground import Ground
 from batsignal.drills.truth import Row, Truth
@@ -156,12 +157,13 @@ class Play:
 
         `forever` goes on after the time is up. Raises UnreachableError when the server goes away, with no truth told.
         """
+        pulse = _Pulse(self._ground)
+        with contextlib.nullcontext() if self._spec.own_background else background.going_on(self._ground):
+            yield from self._run(pulse, stop, forever=forever)
+
+    def _run(self, pulse: _Pulse, stop: threading.Event, *, forever: bool) -> Iterator[DrillEvent]:
         ground, pace = self._ground, self._pace
         calm_seconds = pace.calm_seconds or 0.0
-        pulse = _Pulse(ground)
-        if not self._spec.own_background:
-            ground.background = Background(ground)
-            ground.background.start()
         began = time.monotonic()
         yield DrillEvent(
             t=time.time(),

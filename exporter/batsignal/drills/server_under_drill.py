@@ -37,7 +37,6 @@ from batsignal.drills.sessions import Sessions
 from batsignal.errors import ConfigError, UnreachableError
 
 if TYPE_CHECKING:
-    from batsignal.drills.actors.background import Background
     from batsignal.drills.actors.health_endpoint import HealthEndpoint
     from batsignal.drills.watcher import Watcher
 
@@ -57,7 +56,6 @@ class Ground:
         self.stopped = threading.Event()
         self.endpoint: HealthEndpoint | None = None
         self.daemon: Watcher | None = None
-        self.background: Background | None = None
         self.token = f"{secrets.randbits(31):08x}"
         self.leftovers: tuple[str, ...] = ()
         self.given_dsn = dsn

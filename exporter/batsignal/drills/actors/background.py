@@ -1,8 +1,12 @@
 """The life that goes on around an incident: two pooled services under a little traffic, as any server has them.
 
 Owns the two and the release of a new version of the first, the way a rolling release does it: the new one is up before
-the old one goes. It must fit into the share of the slots together with the act.
+the old one goes. It must fit into the share of the slots together with the act. Which background goes on on a ground is
+known here, not there: the ground is what actors stand on, and knows none of them.
 """
+
+import contextlib
+from collections.abc import Callable, Iterator
 
 from batsignal.detect.signal import DeployRef
 from batsignal.drills.act import Tell
@@ -51,11 +55,6 @@ class Background:
         before.stop()
         return deploy
 
-    def stop(self) -> None:
-        """Let no request come any more."""
-        self.web.stop()
-        self.other.stop()
-
     def _web(self, version: str) -> Service:
         minimum, maximum = (2, 3) if self._is_small else (6, 12)
         return Service(
@@ -69,8 +68,37 @@ class Background:
         )
 
 
+_GOING_ON: dict[Ground, Background] = {}
+
+
+@contextlib.contextmanager
+def going_on(ground: Ground) -> Iterator[Background]:
+    """Let a background begin, and let acts on this ground find it within the block; it ends with the ground."""
+    background = Background(ground)
+    background.start()
+    _GOING_ON[ground] = background
+    try:
+        yield background
+    finally:
+        del _GOING_ON[ground]
+
+
+def of(ground: Ground) -> Background | None:
+    """Return what goes on around an act; None where the act brings its own."""
+    return _GOING_ON.get(ground)
+
+
 def release(ground: Ground, tell: Tell, version: str = NEXT_VERSION) -> DeployRef:
     """Release a version over the background, or, where there is none, only say that it runs."""
-    if ground.background is None:
-        return tell.deployed(SERVICE, version, VERSION)
-    return ground.background.release(tell, version)
+    background = of(ground)
+    return tell.deployed(SERVICE, version, VERSION) if background is None else background.release(tell, version)
+
+
+def replace(ground: Ground, tell: Tell, start: Callable[[], object]) -> DeployRef:
+    """Release `NEXT_VERSION` as the act runs it: `start` brings it up, then the background's own version goes."""
+    background = of(ground)
+    deploy = tell.deployed(SERVICE, NEXT_VERSION, None if background is None else background.version)
+    start()
+    if background is not None:
+        background.web.stop()
+    return deploy

@@ -9,7 +9,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -19,7 +19,7 @@ import psycopg2
 
 from batsignal.detect.signal import DeployRef, Subject
 from batsignal.drills.act import ActSpec, OnsetFacts, Pace, Tell
-from batsignal.drills.actors.background import NEXT_VERSION, SERVICE, release
+from batsignal.drills.actors.background import NEXT_VERSION, SERVICE, release, replace
 from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import BudgetSpentError, DrillSession, Ground
 from batsignal.errors import ConfigError
@@ -147,13 +147,10 @@ def leak(ground: Ground, pace: Pace, tell: Tell, *, lose: Lose = lose_idle) -> N
 
 def leak_crawl(ground: Ground, pace: Pace, tell: Tell) -> None:
     """Leak so slowly that traffic goes up and down many times meanwhile, and the pool with it."""
-    deploy = tell.deployed(SERVICE, NEXT_VERSION, None if ground.background is None else ground.background.version)
     service = Service(
         ground, SERVICE, NEXT_VERSION, minimum=2, maximum=12, order="lifo", idle_seconds=60.0, request_seconds=0.15
     )
-    service.start()
-    if ground.background is not None:
-        ground.background.web.stop()
+    deploy = replace(ground, tell, service.start)
     period = min(WAVE_SECONDS, (pace.duration_seconds or WAVE_SECONDS) / 2)
     wave = partial(_make_waves, ground, service, period)
     ground.start_thread(wave, "drill traffic")
@@ -193,16 +190,17 @@ def leak_many_pods(ground: Ground, pace: Pace, tell: Tell) -> None:
     """Release a version on many pods, each of which loses a little. `size` is the number of pods."""
     pods = min(pace.size or 1, max(ground.room // 3, 1))
     hosts = tuple(range(FIRST_POD_HOST, FIRST_POD_HOST + pods))
-    deploy = tell.deployed(SERVICE, NEXT_VERSION, None if ground.background is None else ground.background.version)
+    deploy = replace(ground, tell, partial(_start_pods, ground, hosts))
+    subject = Subject(application=SERVICE, version=NEXT_VERSION, user=ground.service_user)
+    paced = Pace(rate_per_second=pace.rate_per_second, duration_seconds=pace.duration_seconds)
+    Leak(ground, tell, who=Who(hosts=hosts)).run(paced, _begins(subject, deploy))
+
+
+def _start_pods(ground: Ground, hosts: Sequence[int]) -> None:
     for host in hosts:
         Service(ground, SERVICE, NEXT_VERSION, minimum=1, maximum=2, requests_per_second=2.0, host=host).start()
         if ground.stopped.wait(POD_START_SECONDS):
             return
-    if ground.background is not None:
-        ground.background.web.stop()
-    subject = Subject(application=SERVICE, version=NEXT_VERSION, user=ground.service_user)
-    paced = Pace(rate_per_second=pace.rate_per_second, duration_seconds=pace.duration_seconds)
-    Leak(ground, tell, who=Who(hosts=hosts)).run(paced, _begins(subject, deploy))
 
 
 ACTS: Mapping[str, ActSpec] = {

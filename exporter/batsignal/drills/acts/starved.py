@@ -14,7 +14,7 @@ import psycopg2
 
 from batsignal.detect.signal import DeployRef, Subject
 from batsignal.drills.act import ActSpec, OnsetFacts, Pace, Tell
-from batsignal.drills.actors.background import NEXT_VERSION, SERVICE
+from batsignal.drills.actors.background import NEXT_VERSION, SERVICE, replace
 from batsignal.drills.actors.pool import PoolExhaustedError
 from batsignal.drills.actors.service import Service
 from batsignal.drills.ground import Ground
@@ -32,13 +32,9 @@ WATCH_SECONDS = 0.2
 
 def pool_starvation(ground: Ground, pace: Pace, tell: Tell) -> None:
     """Release a version that loses sessions inside its pool of `size`, until its health check waits in vain."""
-    background = ground.background
-    deploy = tell.deployed(SERVICE, NEXT_VERSION, None if background is None else background.version)
     most = pace.size or POOL_SESSIONS
     service = Service(ground, SERVICE, NEXT_VERSION, minimum=min(POOL_MINIMUM, most), maximum=most)
-    service.start()
-    if background is not None:
-        background.web.stop()
+    deploy = replace(ground, tell, service.start)
     endpoint = ground.endpoint
     if endpoint is not None:
         endpoint.check = partial(_check, service)
