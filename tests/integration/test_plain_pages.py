@@ -49,7 +49,7 @@ FIRES = [
     ("BatSignalEndpointDown", "endpoint_down", {"endpoint": "shop"}),
 ]
 SAYS = {
-    "slots_full": "full is full but alive: do not restart it.",
+    "slots_full": "slots are used, 16 of them by shop.",
     "database_unreachable": "There is no way into gone: it refuses connections, nothing listens there.",
     "not_answering": "There is no way into away: it refuses connections, nothing listens there.",
     "slots_high": "high is running out of connection slots: ",
