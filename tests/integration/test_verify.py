@@ -116,7 +116,7 @@ def test_a_good_deploy_passes_one_that_breaks_health_does_not_and_a_leak_is_said
     life.stop()
 
 
-def test_a_version_that_nobody_knows_is_a_usage_error_that_names_those_seen(
+def test_a_version_that_nobody_knows_is_a_usage_error_and_one_that_never_came_has_not_passed(
     home: Home, sessions: Any, until: Until
 ) -> None:
     life = home.begin()
@@ -130,5 +130,11 @@ def test_a_version_that_nobody_knows_is_a_usage_error_that_names_those_seen(
     assert done.returncode == 0
     assert "unknown sessions      1 now; nobody looked before the deploy" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("ok: nothing speaks against it; unknown: ")
+    # Told of, and never seen: what crashes before its first session does nothing that is bad.
+    assert home.command("deploy", "mark", "ghost", "1", "--url", life.url, BATSIGNAL_TOKEN=TOKEN).returncode == 0
+    done = home.command("deploy", "verify", "ghost", "1", "--url", life.url, "--window-seconds", "1")
+    assert done.returncode == 3, done.stdout
+    assert "no session whose application_name says ghost was seen since the deploy" in done.stdout
+    assert done.stdout.splitlines()[-1] == "unknown: it could not be seen: judge by other means"
     life.stop()
     assert home.command(*verify, "1.0.0").returncode == 3

@@ -1,7 +1,8 @@
 """`batsignal deploy verify`: a gate for a pipeline, which waits until a deploy has shown whether it is good.
 
 Owns the waiting and the exit codes: 0 when nothing speaks against it once the window is over, 1 as soon as something
-does, 3 when the daemon, or the server through it, cannot be seen. The checklist itself is the daemon's.
+does, 3 when the daemon, or the server through it, cannot be seen, or nothing of the deploy was. The checklist itself is
+the daemon's.
 """
 
 import json

@@ -39,20 +39,24 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """The checklist of one deploy at one moment. `is_over` says that its window has passed."""
+    """The checklist of one deploy at one moment.
+
+    `is_over` says that its window has passed, `was_seen` that something of the deploy was: a session, or a probe.
+    """
 
     deploy: Deploy
     now: float
     window_seconds: float
     is_over: bool
+    was_seen: bool
     checks: tuple[Check, ...]
 
     @property
     def verdict(self) -> Status:
-        """Return bad when one line is, unknown when the server is not seen, else ok."""
+        """Return bad when one line is, unknown when the server is not seen or nothing of the deploy was, else ok."""
         if any(check.status == "bad" for check in self.checks):
             return "bad"
-        return "unknown" if self.checks[0].status == "unknown" else "ok"
+        return "unknown" if self.checks[0].status == "unknown" or not self.was_seen else "ok"
 
     def as_json(self) -> dict[str, Any]:
         """Return what `GET /api/v1/deploys/verify` answers."""
@@ -79,7 +83,10 @@ def verify(deploy: Deploy, conduct: Conduct, *, now: float, window_seconds: floa
         sights = conduct.of(deploy.service)
         case = _Case(deploy, conduct.pattern, tuple(sights), conduct.signals, is_over)
         checks = tuple(check(case) for check in _CHECKS)
-    return Verification(deploy=deploy, now=now, window_seconds=window_seconds, is_over=is_over, checks=checks)
+        was_seen = case.was_seen
+    return Verification(
+        deploy=deploy, now=now, window_seconds=window_seconds, is_over=is_over, was_seen=was_seen, checks=checks
+    )
 
 
 @dataclass(frozen=True)  # no slots: what is looked at by several checks is kept
@@ -130,6 +137,15 @@ class _Case:
             for version, (_, last) in sight.service.versions.items()
             if last >= self.deploy.at
         }
+
+    @property
+    def was_seen(self) -> bool:
+        """Whether something of the deploy was seen: its version, sessions that name none, or a probe of the service.
+
+        A version that crashes before its first session leaves none of them behind, and nothing that is bad either.
+        """
+        shown = any(not version or self.deploy.is_of(version) for version in self.seen_since)
+        return shown or any(line.probes for _, line in self.lines(after=True))
 
     def lines(self, *, after: bool) -> list[tuple[Sight, Line]]:
         """Return the service's lines that are wholly before the deploy, or those that begin after it."""
@@ -202,7 +218,12 @@ def _version(case: _Case) -> Check:
     if old and case.is_over and case.is_seen:
         text = f"{case.deploy.version} was not seen, {', '.join(old[:3])} runs"
         return Check(name="version", status="bad", text=text)
-    why = "its sessions name no version" if "" in seen else "no session of it was seen"
+    if "" in seen:
+        why = "its sessions name no version"
+    elif seen:
+        why = f"only {', '.join(sorted(seen)[:3])} was seen"
+    else:
+        why = f"no session whose application_name says {case.deploy.service} was seen"
     return Check(name="version", status="unknown", text=f"{why} since the deploy")
 
 

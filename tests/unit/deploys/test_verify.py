@@ -125,6 +125,33 @@ def test_a_service_that_names_no_version_cannot_show_it() -> None:
     assert world.judged().verdict == "ok"
 
 
+def test_a_deploy_of_which_nothing_was_seen_neither_passes_nor_is_blamed() -> None:
+    world = World((), probes=None).go_on(WINDOW, (), probes=None)
+    assert world.check("version") == (
+        "unknown",
+        "no session whose application_name says web was seen since the deploy",
+    )
+    assert (world.judged().verdict, world.judged().is_over) == ("unknown", True)
+
+
+def test_a_version_that_never_opened_a_session_while_the_old_one_left_has_not_passed() -> None:
+    world = World(probes=None).go_on(3, pool(5, "1"), probes=None).go_on(WINDOW, (), probes=None)
+    assert world.check("version") == ("unknown", "only 1 was seen since the deploy")
+    assert world.judged().verdict == "unknown"
+
+
+@pytest.mark.parametrize(("up", "verdict"), [(True, "ok"), (False, "bad")])
+def test_a_service_without_sessions_is_judged_by_its_health(up: bool, verdict: str) -> None:
+    world = World(()).go_on(WINDOW, (), probes=lambda t: probe(t, up=up))
+    assert world.check("version")[0] == "unknown"
+    assert world.judged().verdict == verdict
+
+
+def test_a_deploy_that_was_seen_for_a_moment_was_seen() -> None:
+    world = World(probes=None).go_on(3, pool(1), probes=None).go_on(WINDOW, (), probes=None)
+    assert world.judged().verdict == "ok"
+
+
 def test_the_old_version_beside_the_new_one_is_told() -> None:
     both = (*pool(5), session(77, "1"))
     assert World().go_on(WINDOW, both).check("version") == ("ok", "2 runs, 5 sessions now; 1 still runs")
