@@ -187,7 +187,7 @@ class ServerRunner:
         left = self._chronicle.watch(self.config, whole)
         if left.looked_at is not None:
             watch.incidents.resume(left.signals, left_at=left.looked_at)
-            watch.judge.expect((signal.finding.kind, signal.finding.key) for signal in left.signals)
+            watch.judge.expect([signal.finding for signal in left.signals], left.looked_at)
         try:
             unfit = watch.judge.recall(json.loads(left.usual or "{}"))
         except Exception:  # it comes from a disk, and may be anything: the watch must begin all the same

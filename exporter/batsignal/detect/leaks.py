@@ -15,6 +15,7 @@ from batsignal.config import Thresholds
 from batsignal.detect import come_back, leak_telling
 from batsignal.detect import lost as losses
 from batsignal.detect.holding import Explained, Holdings
+from batsignal.detect.leftovers import Leftovers
 from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.suspects import Lineup, Suspects
 from batsignal.detect.train import TRAFFIC_USES, Train, is_nearly_all, newest_train, train_since
@@ -68,8 +69,7 @@ class LeakDetector:
     def __init__(self, thresholds: Thresholds) -> None:
         self._limits = thresholds
         self._lit: dict[tuple[str, ...], _Lit] = {}
-        self._expected: frozenset[tuple[str, ...]] = frozenset()
-        """Groups of which a leak was lit when the daemon before us ended."""
+        self._leftovers = Leftovers(thresholds)
         self._rested: dict[tuple[str, ...], _Lit] = {}
         """Leaks that stood still and were called over, as long as their sessions are there."""
         self._trains: dict[Group, tuple[Suspects, float | None, bool, Train | None]] = {}
@@ -77,9 +77,9 @@ class LeakDetector:
         self._lineup = Lineup(thresholds)
         self._last: tuple[Finding, ...] = ()
 
-    def expect(self, groups: Iterable[tuple[str, ...]]) -> None:
-        """Be told of the leaks that an earlier life saw grow: they need not grow again to be called."""
-        self._expected = frozenset(groups)
+    def expect(self, left: Iterable[Finding], left_at: float) -> None:
+        """Be told of the leaks that an earlier life saw grow until `left_at`: they need not grow again to be called."""
+        self._leftovers.expect(left, left_at)
 
     def look(self, window: Window) -> Iterable[Finding]:
         """Return the leaks of this tick. A look that failed changes nothing."""
@@ -120,10 +120,14 @@ class LeakDetector:
         suspects = self._lineup.suspects(group, window.t)
         lit = self._lit.get(group.key)
         if lit is None:
-            if len(suspects.lent) < self._limits.leak_sessions:
+            if len(suspects.lent) < self._least_held(group):
                 self._end(group)
                 return None
-            lit = self._resumed(group, suspects, window) or self._begun(group, suspects, window)
+            lit = (
+                self._left_lit(group, suspects, window)
+                or self._resumed(group, suspects, window)
+                or self._begun(group, suspects, window)
+            )
             if lit is None:
                 return None
             self._lit[group.key] = lit
@@ -161,6 +165,25 @@ class LeakDetector:
             grew_at_use=group.uses,
             newest=train.newest,
             lent=lent,
+        )
+
+    def _least_held(self, group: Group) -> float:
+        """Return how many must look lost to be looked at any further: what is lit goes on with half as many."""
+        return self._limits.leak_sessions / (2 if group.key in self._leftovers else 1)
+
+    def _left_lit(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
+        """Return the leak that an earlier life left lit, where it still stands: since when it rests we do not know."""
+        standing = self._leftovers.standing(group, suspects, window)
+        if standing is None:
+            return None
+        return _Lit(
+            since=standing.finding.since,
+            severity=standing.finding.severity,
+            most=standing.train.lost,
+            grew_at=window.t,
+            grew_at_use=group.uses,
+            newest=standing.train.newest,
+            lent=standing.lent,
         )
 
     def _resumed(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
@@ -252,7 +275,7 @@ class LeakDetector:
 
     def _is_seen(self, group: Group, train: Train, window: Window, *, full: bool) -> bool:
         """Whether it grew enough before our own eyes: what was given back before them, we do not know."""
-        if group.key in self._expected:
+        if group.key in self._leftovers:
             return True
         since = max(train.since, window.began)
         growth = losses.growth_since(since, train.tracks)

@@ -93,9 +93,9 @@ class Judge:
                     unfit.append(name)
         return tuple(unfit)
 
-    def expect(self, lit: Iterable[Key]) -> None:
-        """Be told what was lit when the daemon before us ended."""
-        self._leaks.expect(key for kind, key in lit if kind == "leak")
+    def expect(self, left: Iterable[Finding], left_at: float) -> None:
+        """Be told what the daemon before us said last, of what was lit when it looked last, at `left_at`."""
+        self._leaks.expect([finding for finding in left if finding.kind == "leak"], left_at)
 
     def look(self, snapshot: Snapshot, deploys: Iterable[Deploy]) -> Verdict:
         """Judge one more look; `deploys` are all that are known by now."""

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from batsignal.config import Thresholds
 from batsignal.detect.leak_telling import PAUSE_SECONDS
-from batsignal.detect.verdict import Judge
-from batsignal.snapshot import ApplicationPattern, PollFailure, Slots
+from batsignal.snapshot import PollFailure, Slots
 
 PODS = [f"10.0.1.{n}" for n in range(20)]
 ONSET = 60.0
@@ -818,14 +816,3 @@ def test_large_pool_that_fills_at_the_pace_of_slow_logins_is_none(make_world: An
     world.pool("web", least=sessions, most=sessions, at=60.0, fill_gap_seconds=0.8)
     watcher.follow(world.looks(200))
     assert not watcher.raised("leak"), watcher.sentences()
-
-
-def test_leak_that_was_lit_when_the_daemon_ended_is_called_again_without_growing_anew(
-    world: Any, pattern: ApplicationPattern
-) -> None:
-    world.leak("web@2.4.0", every=2.0, at=60.0)
-    *_, at_restart = world.looks(121)
-    fresh, told = (Judge(thresholds=Thresholds(), pattern=pattern) for _ in range(2))
-    told.expect([("leak", ("service", "web"))])
-    assert [finding.kind for finding in told.look(at_restart, ()).findings] == ["leak"]
-    assert fresh.look(at_restart, ()).findings == ()
