@@ -34,6 +34,7 @@ class DrillTimeline:
         self._lost = 0
         self._budget = 0
         self._refusal = ""
+        self._slots = ""
         self._verdicts: list[Line] = []
 
     def lines(self, event: DrillEvent) -> Iterator[Line]:
@@ -74,13 +75,17 @@ class DrillTimeline:
     def _on_slots(self, event: DrillEvent) -> Iterator[Line]:
         used, usable = event.facts["used"], event.facts["usable"]
         if used is None:
+            self._slots = ""
             yield self._line(event, "slots   ?      the server is away", "alarm")
             return
         drawn = bar(used, usable, draws=self._draws)
         # Seats are taken before a session is there and given back after it: with all slots ours, they say nothing.
         seats = f"  drill's seats {event.facts['held']}/{self._budget}" if self._budget < usable else ""
         count = f"  incident: {_sessions(self._lost)} so far" if self._lost else ""
-        yield self._line(event, f"slots {used:3}/{usable:<3} {drawn}{seats}{count}")
+        text = f"slots {used:3}/{usable:<3} {drawn}{seats}{count}"
+        if text != self._slots:
+            self._slots = text
+            yield self._line(event, text)
 
     def _on_refused(self, event: DrillEvent) -> Iterator[Line]:
         words = _REFUSED_BY.sub("", event.facts["text"])

@@ -151,6 +151,7 @@ class Play:
         self._shown: tuple[object, ...] = ()
         self._refusals = 0
         self._full_said = False
+        self._is_whole = False
 
     def run(self, stop: threading.Event, *, forever: bool = False) -> Iterator[DrillEvent]:
         """Yield events until the time is up, the act is done, or `stop` is set; then the truths and the verdicts.
@@ -184,6 +185,8 @@ class Play:
             until = None if forever else began + calm_seconds + (pace.duration_seconds or 0.0)
             yield from self._go_on(pulse, stop, until=until, ends_when_done=not forever)
         ended_at = time.time()
+        # Who plays it forever has seen enough when he ends it.
+        self._is_whole = forever or self._tell.is_done or not stop.is_set()
         yield from self._look(pulse, until=ended_at)
         yield DrillEvent(t=ended_at, event="ended")
         ground.stopped.set()
@@ -275,7 +278,9 @@ class Play:
             if facts.at is None or facts.at <= ended_at
         ]
         if self._has_daemon:
-            self.verdicts = judge(self._row, self.truths, self._signals.sighted, until=ended_at)
+            self.verdicts = judge(
+                self._row, self.truths, self._signals.sighted, until=ended_at, is_whole=self._is_whole
+            )
         for verdict in self.verdicts:
             yield DrillEvent(
                 t=time.time(),

@@ -88,12 +88,17 @@ def names(truth: Truth, sighted: Sighted) -> bool:
     return all(sighted.subject.get(key) == value for key, value in truth.as_json()["subject"].items())
 
 
-def judge(row: Row, truths: Sequence[Truth], seen: Sequence[Sighted], *, until: float) -> list[Verdict]:
-    """Return a verdict on each truth that had to be named, and on each signal that nothing called for."""
+def judge(
+    row: Row, truths: Sequence[Truth], seen: Sequence[Sighted], *, until: float, is_whole: bool = True
+) -> list[Verdict]:
+    """Return a verdict on each truth that had to be named, and on each signal that nothing called for.
+
+    `is_whole`: it was played to its end. Of everyday life that was cut short, quiet so far is all there is to say.
+    """
     verdicts = [_on_truth(truth, seen, until) for truth in truths if not truth.optional]
     verdicts += [_not_begun(kind) for kind in row.kinds if kind not in {truth.kind for truth in truths}]
     if not row.kinds and not seen:
-        verdicts.append(Verdict(outcome="quiet", kind="", text="nothing lit, as it should be"))
+        verdicts.append(_on_quiet(is_whole=is_whole))
     for sighted in seen:
         if not any(_explains(truth, sighted) for truth in truths):
             verdicts.append(_on_stray(row, sighted, truths, seen))
@@ -123,6 +128,12 @@ def _on_truth(truth: Truth, seen: Sequence[Sighted], until: float) -> Verdict:
         return Verdict(outcome="too_short", kind=kind, text=text, bound_seconds=bound)
     text = f"{kind}: not named within {bound:.0f} s"
     return Verdict(outcome="missed", kind=kind, text=text, is_finding=True, bound_seconds=bound)
+
+
+def _on_quiet(*, is_whole: bool) -> Verdict:
+    if is_whole:
+        return Verdict(outcome="quiet", kind="", text="nothing lit, as it should be")
+    return Verdict(outcome="too_short", kind="", text="nothing lit so far; the drill was ended before its time")
 
 
 def _not_begun(kind: Kind) -> Verdict:

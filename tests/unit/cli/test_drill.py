@@ -117,6 +117,17 @@ def test_before_the_onset_time_counts_from_the_calm_and_then_from_the_onset() ->
     assert after[10:].split()[:4] == ["onset", "+0:12", "slots", "20/97"]
 
 
+def test_slots_that_read_as_before_are_not_told_again() -> None:
+    timeline = DrillTimeline(draws=False)
+    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)
+    assert told(timeline, T0 + 1, "slots", used=12, usable=97, held=11)
+    assert not told(timeline, T0 + 2, "slots", used=12, usable=97, held=12)
+    told(timeline, T0 + 3, "lost", sessions=1)
+    assert told(timeline, T0 + 4, "slots", used=12, usable=97, held=12)
+    told(timeline, T0 + 5, "slots", used=None, usable=97, held=12)
+    assert told(timeline, T0 + 6, "slots", used=12, usable=97, held=12)
+
+
 def test_slots_of_a_server_that_is_all_ours_are_told_without_seats() -> None:
     timeline = DrillTimeline(draws=False)
     told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)

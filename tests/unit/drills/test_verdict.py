@@ -52,6 +52,14 @@ def test_a_drill_that_ends_before_its_incident_begins_finds_nothing() -> None:
     assert outcomes("leak", [], []) == [("too_short", False)]
 
 
+def test_everyday_life_that_was_cut_short_is_not_called_quiet() -> None:
+    [whole] = judge(ROWS["autoscaling"], [], [], until=T0 + 600)
+    [cut_short] = judge(ROWS["autoscaling"], [], [], until=T0 + 6, is_whole=False)
+    assert (whole.outcome, whole.text) == ("quiet", "nothing lit, as it should be")
+    assert (cut_short.outcome, cut_short.is_finding) == ("too_short", False)
+    assert "ended before its time" in cut_short.text
+
+
 @pytest.mark.parametrize("key", ["application", "version"])
 def test_a_signal_that_names_another_culprit_is_wrong_and_names_nothing(key: str) -> None:
     wrong = replace(RIGHT, subject={**RIGHT.subject, key: "other"})
