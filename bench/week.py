@@ -30,9 +30,10 @@ from batsignal.deploys.log import DeployLog
 from batsignal.detect.signal import Event
 from batsignal.expose import page
 from batsignal.expose.metrics import Exposition
+from batsignal.names import ApplicationPattern
 from batsignal.record import keeper
 from batsignal.record.board import Board, BoardCell, ServerBoard
-from batsignal.snapshot import ApplicationPattern, Counters, PollFailure, Session, Slots, Snapshot
+from batsignal.snapshot import Counters, PollFailure, Session, Slots, Snapshot
 from batsignal.tick import Watch, tick
 
 DAY = 86_400.0

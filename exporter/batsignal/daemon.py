@@ -27,6 +27,7 @@ from batsignal.expose.exchange import Refusal, spelled
 from batsignal.expose.metrics import Exposition
 from batsignal.expose.releases import ReleaseDesk, Wish
 from batsignal.expose.server import WebServer, build_app
+from batsignal.names import ApplicationPattern
 from batsignal.poll.health import Prober, Target
 from batsignal.poll.resolve import Resolver
 from batsignal.record.board import Board, BoardCell, ServerBoard
@@ -36,7 +37,7 @@ from batsignal.releaser import NotSeenError, release
 from batsignal.releases.order import Release
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
-from batsignal.snapshot import ApplicationPattern, Deploy, ProbeResult, Snapshot
+from batsignal.snapshot import Deploy, ProbeResult, Snapshot
 from batsignal.web_watch import WebWatch
 
 STOP_SECONDS = 2.0

@@ -13,13 +13,14 @@ import psycopg2
 import structlog
 
 from batsignal.detect.signal import Signal
+from batsignal.names import ApplicationPattern, printable
 from batsignal.poll import ending
 from batsignal.poll.guarded import DeadlineError
 from batsignal.poll.rows import Row
 from batsignal.releases.choice import choose
 from batsignal.releases.order import Choice, Order, Outcome, Release
 from batsignal.runner import ServerRunner
-from batsignal.snapshot import ApplicationPattern, Snapshot, printable
+from batsignal.snapshot import Snapshot
 
 ASK_SECONDS = 1.0
 # Ticks wait meanwhile, and three that are missed are told as a server that does not answer.

@@ -17,6 +17,7 @@ import structlog
 from batsignal.chronicle import Chronicle
 from batsignal.config import Config, ServerConfig, Thresholds
 from batsignal.detect.signal import Event
+from batsignal.names import ApplicationPattern
 from batsignal.poll.host import HostPoller
 from batsignal.poll.pgbouncer import PgBouncerPoller
 from batsignal.poll.resolve import Resolver
@@ -24,7 +25,7 @@ from batsignal.poll.sight import Sight
 from batsignal.record.board import ServerBoard
 from batsignal.record.recording import RecordingWriter
 from batsignal.schedule import OVERDUE_INTERVALS
-from batsignal.snapshot import ApplicationPattern, Deploy, HostLoad, ProbeResult, Snapshot
+from batsignal.snapshot import Deploy, HostLoad, ProbeResult, Snapshot
 from batsignal.tick import Watch, tick
 
 HOST_LOOK_SECONDS = 5.0

@@ -6,11 +6,12 @@ all durations seconds; `None` means unknown, which is never zero.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
+
+from batsignal.names import NAME_LONGEST
 
 FailureReason = Literal[
     "slots_full",
@@ -34,111 +35,6 @@ VIEWS: tuple[View, ...] = View.__args__  # type: ignore[attr-defined]
 CLIENT_BACKEND = "client backend"
 # When a process began, by the kernel and by the server: moments apart, and by what the clock was set since.
 START_TOLERANCE_SECONDS = 5.0
-
-# PostgreSQL's own limit is 63 bytes; what is longer came by another way.
-NAME_LONGEST = 63
-
-# Names that a driver or a shell gives by itself: they say what was linked, not who it is.
-UNNAMED = frozenset(
-    name.casefold()
-    for name in (
-        "",
-        "psql",
-        "PostgreSQL JDBC Driver",
-        "pgjdbc",
-        "pgjdbc-ng",
-        "r2dbc-postgresql",
-        "vertx-pg-client",
-        "psycopg",
-        "psycopg2",
-        "psycopg3",
-        "asyncpg",
-        "aiopg",
-        "pg8000",
-        "Npgsql",
-        "node-postgres",
-        "pg",
-        "postgres.js",
-        "pgx",
-        "pq",
-        "lib/pq",
-        "libpq",
-        "libpqxx",
-        "tokio-postgres",
-        "postgrex",
-        "psqlodbc",
-        "[unknown]",
-        "unknown",
-    )
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
-    """Who a session says it is: service and version, each None when it does not say."""
-
-    service: str | None
-    version: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ApplicationPattern:
-    """Splits `application_name` into service and version.
-
-    >>> pattern = ApplicationPattern(re.compile(r"^(?P<service>[^@]+)@(?P<version>.+)$"))
-    >>> pattern.split("web@2.4.0")
-    Application(service='web', version='2.4.0')
-    >>> pattern.split("billing")
-    Application(service='billing', version=None)
-    >>> pattern.split("psql")
-    Application(service=None, version=None)
-    """
-
-    regex: re.Pattern[str]
-
-    def split(self, application_name: str | None) -> Application:
-        """Return the service and the version in a name; a name without a match is the service as a whole."""
-        return _split(self.regex, application_name)
-
-
-# Names repeat from session to session and from tick to tick; bounded, because hostile ones do not.
-@lru_cache(maxsize=20_000)
-def _split(regex: re.Pattern[str], application_name: str | None) -> Application:
-    name = printable(application_name or "")
-    if name.casefold() in UNNAMED:
-        return Application(service=None, version=None)
-    match = regex.search(name)
-    if match is None:
-        return Application(service=name, version=None)
-    groups = match.groupdict()
-    # A pattern may match nothing at all of a name, or only blanks.
-    service, version = ((groups.get(group) or "").strip() for group in ("service", "version"))
-    return Application(service=service or name, version=version or None)
-
-
-def printable(name: str) -> str:
-    """Return a name as it can be shown on one line, a label or a page.
-
-    The server cuts names at 63 bytes, maybe within a character; other servers, poolers and recordings let through what
-    they like. What cannot be printed (line breaks, control and direction marks, halves of characters) is `?`, as
-    PostgreSQL itself does it.
-    """
-    cut = name.rstrip("\ufffd").strip()[:NAME_LONGEST]
-    return cut if cut.isprintable() else "".join(char if char.isprintable() else "?" for char in cut)
-
-
-def legible(text: str) -> str:
-    r"""Return a text from outside as one line without control and direction marks: for where it comes in.
-
-    Names of roles and databases, statements, and what stands in a recording may hold anything. A log, a terminal or a
-    page that shows it must not be led astray. Unlike `printable` it cuts nothing off.
-
-    >>> legible("web\n\x1b[31m\u202egnp")
-    'web ?[31m?gnp'
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
 
 
 @lru_cache(maxsize=4096)

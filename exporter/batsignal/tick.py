@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from batsignal.config import Thresholds
 from batsignal.detect.signal import Event
 from batsignal.detect.verdict import Judge, Verdict
+from batsignal.names import ApplicationPattern
 from batsignal.record.board import ServerBoard, SlotSample
 from batsignal.record.incidents import Incidents
 from batsignal.record.tally import ConnectionCount, ServerTally, Tally
-from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
+from batsignal.snapshot import Deploy, Snapshot
 
 # The page shows the last quarter of an hour, and more where looks are rarer than one a second.
 HISTORY_SAMPLES = 900

@@ -17,10 +17,11 @@ from batsignal.cli.check import check
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.detect.verdict import Judge
 from batsignal.drills.embedded import HOST, EmbeddedServer
+from batsignal.names import ApplicationPattern
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.sight import Sight
 from batsignal.record.recording import RecordingWriter, read
-from batsignal.snapshot import ApplicationPattern, Snapshot
+from batsignal.snapshot import Snapshot
 from majors import EACH, major_of
 
 MAX_CONNECTIONS = 40

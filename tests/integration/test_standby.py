@@ -13,9 +13,10 @@ import pytest
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.detect.verdict import Judge
 from batsignal.drills.embedded import HOST, EmbeddedServer
+from batsignal.names import ApplicationPattern
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
-from batsignal.snapshot import ApplicationPattern, Snapshot
+from batsignal.snapshot import Snapshot
 from majors import AT_HAND
 
 Until = Callable[..., Any]

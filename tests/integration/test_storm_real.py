@@ -18,9 +18,9 @@ from batsignal.detect.signal import Finding
 from batsignal.detect.verdict import Judge
 from batsignal.drills.embedded import EmbeddedServer
 from batsignal.drills.truth import BOUND_SECONDS
+from batsignal.names import ApplicationPattern
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
-from batsignal.snapshot import ApplicationPattern
 
 CALM = {"watched_seconds": 400.0, "habits": [], "hosts": []}
 PER_SECOND = 30.0

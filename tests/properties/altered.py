@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from batsignal.snapshot import UNNAMED, PollFailure, Session, Snapshot
+from batsignal.names import UNNAMED
+from batsignal.snapshot import PollFailure, Session, Snapshot
 
 INSTANTS = ("backend_start", "xact_start", "query_start", "state_change")
 GAP = PollFailure(reason="slots_full", sqlstate="53300", text="no slot is left")

@@ -47,7 +47,8 @@ LAYERS: dict[str, Layer] = {
     "batsignal.errors": Layer(),
     "batsignal.footprint": Layer(),
     "batsignal.assets": Layer(),
-    "batsignal.snapshot": Layer(banned=WORLD, is_pure=True),
+    "batsignal.names": Layer(banned=WORLD, is_pure=True),
+    "batsignal.snapshot": Layer(ours=("batsignal.names",), banned=WORLD, is_pure=True),
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(
         ours=(
@@ -71,7 +72,7 @@ LAYERS: dict[str, Layer] = {
     ),
     "batsignal.detect.signal": Layer(banned=WORLD, is_pure=True),
     "batsignal.detect.*": Layer(
-        ours=("batsignal.snapshot", "batsignal.detect", "batsignal.config"),
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.detect", "batsignal.config"),
         names=(("batsignal.config", "Thresholds"),),
         banned=WORLD,
         is_pure=True,
@@ -82,30 +83,57 @@ LAYERS: dict[str, Layer] = {
     "batsignal.record.news": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
     "batsignal.record.holders": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
     "batsignal.record.tally": Layer(
-        ours=("batsignal.snapshot", "batsignal.record.holders"), banned=WORLD, is_pure=True
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.record.holders"), banned=WORLD, is_pure=True
     ),
     "batsignal.record.recent": Layer(
         ours=("batsignal.detect.signal", "batsignal.record.board"), banned=WORLD, is_pure=True
     ),
     "batsignal.record.*": Layer(
         ours=(
-            *("batsignal.snapshot", "batsignal.code_path", "batsignal.detect.signal", "batsignal.record"),
+            *(
+                "batsignal.names",
+                "batsignal.snapshot",
+                "batsignal.code_path",
+                "batsignal.detect.signal",
+                "batsignal.record",
+            ),
             *("batsignal.errors", "batsignal.pattern_cost"),
         )
     ),
-    "batsignal.deploys.find": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
-    "batsignal.deploys.verify": Layer(ours=("batsignal.snapshot", "batsignal.deploys"), banned=WORLD, is_pure=True),
-    "batsignal.deploys.*": Layer(ours=("batsignal.snapshot", "batsignal.detect.signal", "batsignal.deploys")),
-    "batsignal.releases.*": Layer(ours=("batsignal.snapshot", "batsignal.releases"), banned=WORLD, is_pure=True),
+    "batsignal.deploys.find": Layer(
+        ours=(
+            "batsignal.names",
+            "batsignal.snapshot",
+        ),
+        banned=WORLD,
+        is_pure=True,
+    ),
+    "batsignal.deploys.verify": Layer(
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.deploys"), banned=WORLD, is_pure=True
+    ),
+    "batsignal.deploys.*": Layer(
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.detect.signal", "batsignal.deploys")
+    ),
+    "batsignal.releases.*": Layer(
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.releases"), banned=WORLD, is_pure=True
+    ),
     "batsignal.poll.*": Layer(
         ours=(
-            *("batsignal.snapshot", "batsignal.code_path", "batsignal.config", "batsignal.errors", "batsignal.poll"),
+            *(
+                "batsignal.names",
+                "batsignal.snapshot",
+                "batsignal.code_path",
+                "batsignal.config",
+                "batsignal.errors",
+                "batsignal.poll",
+            ),
             "batsignal.__version__",
         ),
         third_party=DRIVERS,
     ),
     "batsignal.expose.*": Layer(
         ours=(
+            "batsignal.names",
             "batsignal.snapshot",
             "batsignal.detect.signal",
             "batsignal.record",
@@ -119,7 +147,7 @@ LAYERS: dict[str, Layer] = {
         ),
     ),
     "batsignal.tick": Layer(
-        ours=("batsignal.snapshot", "batsignal.detect", "batsignal.record", "batsignal.config"),
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.detect", "batsignal.record", "batsignal.config"),
         names=(("batsignal.config", "Thresholds"),),
         banned=WORLD,
         is_pure=True,
@@ -138,21 +166,41 @@ LAYERS: dict[str, Layer] = {
     ),
     "batsignal.runner": Layer(
         ours=(
-            *("batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll", "batsignal.detect"),
+            *(
+                "batsignal.names",
+                "batsignal.snapshot",
+                "batsignal.config",
+                "batsignal.errors",
+                "batsignal.poll",
+                "batsignal.detect",
+            ),
             *("batsignal.record", "batsignal.deploys", "batsignal.tick", "batsignal.schedule", "batsignal.chronicle"),
         ),
         third_party=frozenset({"structlog"}),
     ),
     "batsignal.releaser": Layer(
         ours=(
-            *("batsignal.snapshot", "batsignal.detect.signal", "batsignal.poll", "batsignal.releases"),
+            *(
+                "batsignal.names",
+                "batsignal.snapshot",
+                "batsignal.detect.signal",
+                "batsignal.poll",
+                "batsignal.releases",
+            ),
             "batsignal.runner",
         ),
         third_party=frozenset({"psycopg2", "structlog"}),
     ),
     "batsignal.daemon": Layer(
         ours=(
-            *("batsignal.__version__", "batsignal.snapshot", "batsignal.config", "batsignal.errors", "batsignal.poll"),
+            *(
+                "batsignal.__version__",
+                "batsignal.names",
+                "batsignal.snapshot",
+                "batsignal.config",
+                "batsignal.errors",
+                "batsignal.poll",
+            ),
             *("batsignal.detect", "batsignal.record", "batsignal.deploys", "batsignal.expose", "batsignal.tick"),
             *(
                 "batsignal.footprint",

@@ -8,8 +8,9 @@ import pytest
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.deploys.log import DeployLog
 from batsignal.detect.signal import Event
+from batsignal.names import ApplicationPattern
 from batsignal.record.board import ServerBoard
-from batsignal.snapshot import ApplicationPattern, PollFailure, ProbeResult, Session, Slots, Snapshot
+from batsignal.snapshot import PollFailure, ProbeResult, Session, Slots, Snapshot
 from batsignal.tick import APPLICATIONS_SHOWN, HISTORY_SAMPLES, Watch, tick
 
 T = 1_760_000_000.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from batsignal.cli.answers import asked, usable_token
 from batsignal.detect.wording import duration, sessions
-from batsignal.snapshot import printable
+from batsignal.names import printable
 
 # The daemon may have to wait for a look at a server in trouble, to end what is meant, and to see it leave.
 PATIENCE_SECONDS = 40.0

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from batsignal.cli.answers import asked
 from batsignal.detect.wording import clock_time, duration
 from batsignal.errors import UnreachableError
-from batsignal.snapshot import legible, printable
+from batsignal.names import legible, printable
 
 ASK_SECONDS = 1.0
 # A daemon that restarts in the middle is waited for.

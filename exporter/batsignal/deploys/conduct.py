@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from batsignal.detect.signal import Signal
-from batsignal.snapshot import ApplicationPattern, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Session, Snapshot
 
 LINE_SECONDS = 5.0
 LINES_KEPT = 120

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from batsignal.snapshot import ApplicationPattern, Deploy, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, Session, Snapshot
 
 # A version without a session for this long is gone; less is a restart or a quiet minute of a service without a pool.
 VERSION_GONE_SECONDS = 600.0

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from batsignal.deploys.find import DEPLOYS_KEPT, VERSION_GONE_SECONDS, VersionWatch
-from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, Snapshot
 
 
 class DeployLog:

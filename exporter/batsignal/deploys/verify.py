@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from batsignal.deploys.conduct import LINE_SECONDS, Conduct, Line, Sight, SignalSeen
-from batsignal.snapshot import ApplicationPattern, Deploy, Session
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, Session
 
 Status = Literal["ok", "bad", "unknown"]
 

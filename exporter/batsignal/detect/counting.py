@@ -13,7 +13,8 @@ It judges nothing and has no clock.
 from dataclasses import replace
 
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, Snapshot, told_differently
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Snapshot, told_differently
 
 # What was seen longer ago is no beginning: who came and left meanwhile is not known.
 FRESH_SECONDS = 15.0

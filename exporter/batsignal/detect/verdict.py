@@ -29,7 +29,8 @@ from batsignal.detect.starvation import StarvationDetector
 from batsignal.detect.storms import StormDetector
 from batsignal.detect.transactions import TransactionDetector
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, Snapshot
 
 # Whose exhaustion is that of the server's slots, where they name no other limit.
 SLOT_EATERS: frozenset[Kind] = frozenset({"leak", "query_pileup", "lock_pileup", "storm"})

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from batsignal.snapshot import Application, ApplicationPattern, Session, Snapshot
+from batsignal.names import Application, ApplicationPattern
+from batsignal.snapshot import Session, Snapshot
 
 # Memory is bounded by these, whatever names come by; an origin without sessions is forgotten after the time.
 ORIGINS_MOST = 20_000

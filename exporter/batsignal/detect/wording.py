@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from batsignal.detect.signal import Subject
-from batsignal.snapshot import printable
+from batsignal.names import printable
 
 _T = TypeVar("_T")
 

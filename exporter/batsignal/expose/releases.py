@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from batsignal.expose.exchange import Refusal, admit, answered, json_answer, read_body, read_object, spelled
+from batsignal.names import printable
 from batsignal.releases.order import LOCAL, STATES, Order, Release
-from batsignal.snapshot import printable
 
 TOKEN_KEY = "web.release_token_file"  # noqa: S105 - the name of a key
 NAMES = ("application", "version", "user", "client", "database")

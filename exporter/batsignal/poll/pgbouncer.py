@@ -14,13 +14,14 @@ from typing import Any
 import psycopg2
 import structlog
 
+from batsignal.names import legible
 from batsignal.poll.conninfo import redacted
 from batsignal.poll.entrance import Entrance
 from batsignal.poll.guarded import DeadlineError, GuardedSession
 from batsignal.poll.refusal import Refusal
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup_error import server_message
-from batsignal.snapshot import PoolerPool, legible
+from batsignal.snapshot import PoolerPool
 
 CONSOLE = "pgbouncer"
 LOOK_SECONDS = 1.0

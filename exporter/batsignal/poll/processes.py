@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import psutil
 
+from batsignal.names import legible
 from batsignal.poll.children import PROC, Child, Children, read_line
 from batsignal.poll.host import find_postmaster
 from batsignal.poll.postmaster import postmaster_at
 from batsignal.poll.refusal import Place
 from batsignal.poll.rows import Names
 from batsignal.poll.titles import Title, prefix_of, read_title, split_names
-from batsignal.snapshot import CLIENT_BACKEND, START_TOLERANCE_SECONDS, Session, legible
+from batsignal.snapshot import CLIENT_BACKEND, START_TOLERANCE_SECONDS, Session
 
 _Row = tuple[str, Session | None, Session]
 """A title, what an earlier look knew of its session, and the row that was made of both."""

@@ -7,8 +7,9 @@ before, so that whoever comes after can tell by identity, and no text is normali
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from batsignal.names import legible
 from batsignal.poll.statements import read
-from batsignal.snapshot import CLIENT_BACKEND, Session, legible
+from batsignal.snapshot import CLIENT_BACKEND, Session
 
 Row = tuple[Any, ...]
 

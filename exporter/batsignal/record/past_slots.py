@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batsignal.names import ApplicationPattern
 from batsignal.record.board import SlotSample
 from batsignal.record.recording_format import RecordingError
 from batsignal.record.recording_reader import read_stream
-from batsignal.snapshot import ApplicationPattern, Deploy, Snapshot
+from batsignal.snapshot import Deploy, Snapshot
 
 # Whoever asks waits for it, and a scrape shares the processor with it.
 WORK_SECONDS = 2.5

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Never
 
+from batsignal.names import legible
 from batsignal.record.recording_fields import Fault, Fields, instant, objects, pids, truth
 from batsignal.record.recording_format import FORMAT, Header, RecordingError
 from batsignal.record.recording_lines import read_facts, read_failure, read_header, read_tick
 from batsignal.record.recording_rows import RowReader
-from batsignal.snapshot import Session, Snapshot, legible
+from batsignal.snapshot import Session, Snapshot
 
 # Ten thousand sessions with long statements are a third of it; a file without line ends must not fill the memory.
 LINE_BYTES_MOST = 32 * 1024 * 1024

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from batsignal.names import ApplicationPattern
 from batsignal.record.holders import LimitUse, Oldest, limits_of, oldest_of
-from batsignal.snapshot import ApplicationPattern, ProbeResult, Session, Snapshot, told_differently
+from batsignal.snapshot import ProbeResult, Session, Snapshot, told_differently
 
 OTHER = "other"
 UNSEEN = "unseen"

@@ -9,8 +9,9 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 
+from batsignal.names import Application, ApplicationPattern
 from batsignal.releases.order import LOCAL, Choice, Held, Near, Order
-from batsignal.snapshot import Application, ApplicationPattern, Session, Snapshot
+from batsignal.snapshot import Session, Snapshot
 
 OUR_NAME = "batsignal"
 NEAR_MOST = 5

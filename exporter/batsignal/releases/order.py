@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from batsignal.snapshot import Session, printable
+from batsignal.names import printable
+from batsignal.snapshot import Session
 
 # Nobody waits for an answer in these. In every other state somebody may.
 UNUSED_STATES = ("idle", "idle in transaction", "idle in transaction (aborted)")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.deploys import find
 from batsignal.deploys.find import VersionWatch
-from batsignal.snapshot import ApplicationPattern, Deploy, PollFailure, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, PollFailure, Session, Snapshot
 
 T = 1_760_000_000.0
 PATTERN = ApplicationPattern(re.compile(APPLICATION_PATTERN))

@@ -8,7 +8,8 @@ import pytest
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.deploys.find import DEPLOYS_KEPT
 from batsignal.deploys.log import DeployLog
-from batsignal.snapshot import ApplicationPattern, Deploy, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, Session, Snapshot
 
 T = 1_760_000_000.0
 

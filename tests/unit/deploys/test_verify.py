@@ -12,7 +12,8 @@ from batsignal.deploys import conduct as conduct_module
 from batsignal.deploys.conduct import LINE_SECONDS, LINES_KEPT, SERVICES_MOST, STATEMENTS_MOST, Conduct
 from batsignal.deploys.verify import Verification, verify
 from batsignal.detect.signal import DeployRef, Finding, Signal, Subject
-from batsignal.snapshot import ApplicationPattern, Deploy, PollFailure, ProbeResult, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, PollFailure, ProbeResult, Session, Snapshot
 
 AT = 1_760_000_000.0
 WINDOW = 60.0

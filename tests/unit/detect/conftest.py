@@ -10,7 +10,8 @@ from batsignal.cli.replay import Life
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.detect.signal import Event, Finding
 from batsignal.detect.verdict import Judge
-from batsignal.snapshot import ApplicationPattern, Session, Slots, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Session, Slots, Snapshot
 from simulator import START, World
 
 

@@ -8,7 +8,8 @@ from batsignal.config import APPLICATION_PATTERN
 from batsignal.detect.blame import Blame, blame
 from batsignal.detect.signal import Finding, Kind, Subject
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, Deploy, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Deploy, Session, Snapshot
 
 T = 1_760_000_000.0
 MINUTE, HOUR = 60.0, 3600.0

@@ -7,7 +7,8 @@ from batsignal.config import APPLICATION_PATTERN
 from batsignal.detect.health import HealthWatch
 from batsignal.detect.signal import Finding, Kind, Subject
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, Counters, HostLoad, PollFailure, Session, Slots, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Counters, HostLoad, PollFailure, Session, Slots, Snapshot
 
 T = 1_760_000_000.0
 

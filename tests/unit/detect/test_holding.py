@@ -10,7 +10,8 @@ import pytest
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.detect.holding import GROUPS_MOST, HELD_KEPT, Explained, Holdings
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Snapshot
 
 PUSH = ("service", "push")
 

@@ -9,7 +9,8 @@ import pytest
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.detect.lending import Lending, Lendings
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import Session, Snapshot
 
 T = 1_760_000_000.0
 Take = Callable[[Sequence[int]], int]

@@ -9,7 +9,8 @@ from batsignal.config import Thresholds
 from batsignal.detect.growth import Growth
 from batsignal.detect.saturation import SaturationDetector
 from batsignal.detect.window import Window
-from batsignal.snapshot import ApplicationPattern, PollFailure, Session, Slots, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import PollFailure, Session, Slots, Snapshot
 
 T = 1_760_000_000.0
 HUNDRED = Slots(max=103, superuser_reserved=3)

@@ -12,10 +12,10 @@ from batsignal.detect.blame import Blame
 from batsignal.detect.health import Health
 from batsignal.detect.signal import DeployRef, Finding, Kind, Subject
 from batsignal.detect.verdict import Judge, told
+from batsignal.names import ApplicationPattern
 from batsignal.record.incidents import Incidents
 from batsignal.snapshot import (
     FAILURE_REASONS,
-    ApplicationPattern,
     Counters,
     Deploy,
     HostLoad,

@@ -5,7 +5,8 @@ import pytest
 
 from batsignal.detect import window as windows
 from batsignal.detect.window import OriginKey, Window, resting_since
-from batsignal.snapshot import ApplicationPattern, PollFailure, Session, Snapshot
+from batsignal.names import ApplicationPattern
+from batsignal.snapshot import PollFailure, Session, Snapshot
 
 T = 1_760_000_000.0
 

@@ -8,9 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.expose.metrics import Exposition
+from batsignal.names import ApplicationPattern
 from batsignal.record.board import Board, ServerBoard
 from batsignal.record.tally import Tally
-from batsignal.snapshot import ApplicationPattern, Session, Slots, Snapshot
+from batsignal.snapshot import Session, Slots, Snapshot
 
 T = 1_760_000_000.0
 LOOKS = 50

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batsignal.config import APPLICATION_PATTERN
+from batsignal.names import ApplicationPattern
 from batsignal.record.tally import NAME_LIFE_SECONDS, EndpointTally, Histogram, ServerTally, StickyNames, Tally
-from batsignal.snapshot import ApplicationPattern, Counters, PollFailure, ProbeResult, Session, Slots, Snapshot
+from batsignal.snapshot import Counters, PollFailure, ProbeResult, Session, Slots, Snapshot
 
 T = 1_760_000_000.0
 PATTERN = ApplicationPattern(re.compile(APPLICATION_PATTERN))

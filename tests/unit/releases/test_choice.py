@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from batsignal.config import APPLICATION_PATTERN
+from batsignal.names import ApplicationPattern
 from batsignal.releases.choice import choose
 from batsignal.releases.order import Near, Order
-from batsignal.snapshot import ApplicationPattern, Session, Snapshot
+from batsignal.snapshot import Session, Snapshot
 
 NOW = 1_760_000_000.0
 PATTERN = ApplicationPattern(re.compile(APPLICATION_PATTERN))

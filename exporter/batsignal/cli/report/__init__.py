@@ -17,7 +17,7 @@ from batsignal.cli.report.draft import write
 from batsignal.drills.daemon_api import api_at
 from batsignal.errors import ConfigError, UnreachableError
 from batsignal.expose.page.wording import utc
-from batsignal.snapshot import printable
+from batsignal.names import printable
 
 _INCIDENTS = "/api/v1/incidents"
 LAST = "last"

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batsignal.config import APPLICATION_PATTERN
+from batsignal.names import ApplicationPattern
 from batsignal.record.recording import RecordingError, read
-from batsignal.snapshot import ApplicationPattern, Snapshot
+from batsignal.snapshot import Snapshot
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,76 @@
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batsignal.config import APPLICATION_PATTERN
+from batsignal.names import UNNAMED, Application, ApplicationPattern
+
+PATTERN = ApplicationPattern(re.compile(APPLICATION_PATTERN))
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "version"),
+    [
+        ("web@2.4.0", "web", "2.4.0"),
+        ("web", "web", None),
+        ("  web@2.4.0  ", "web", "2.4.0"),
+        ("web@", "web@", None),
+        ("@2.4.0", "@2.4.0", None),
+        ("web@2@4", "web", "2@4"),
+        ("Überweisung@läuft", "Überweisung", "läuft"),
+    ],
+)
+def test_application_name_is_split_into_service_and_version(name: str, service: str, version: str | None) -> None:
+    assert PATTERN.split(name) == Application(service=service, version=version)
+
+
+@pytest.mark.parametrize("name", [None, "", "  ", *sorted(UNNAMED), "PSQL", "postgresql jdbc driver"])
+def test_default_name_of_a_driver_names_nobody(name: str | None) -> None:
+    assert PATTERN.split(name) == Application(service=None, version=None)
+
+
+def test_pattern_without_a_version_group_gives_services_only() -> None:
+    pattern = ApplicationPattern(re.compile(r"^svc-(?P<service>\w+)"))
+    assert pattern.split("svc-web-17") == Application(service="web", version=None)
+    assert pattern.split("other") == Application(service="other", version=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "version"),
+    [
+        ("web\n@2.4.0", "web?", "2.4.0"),
+        ("web@2.4.0\x00\x1b[31m", "web", "2.4.0??[31m"),
+        ("web\u202egnp", "web?gnp", None),
+        ("web\ud800", "web?", None),
+        ("caf\u00e9@1\ufffd", "caf\u00e9", "1"),
+        ("web @ 2.4.0", "web", "2.4.0"),
+        ("<b>{web}</b>@1", "<b>{web}</b>", "1"),
+        ("x" * 63 + "@2.4.0", "x" * 63, None),
+        ("web@" + "9" * 100, "web", "9" * 59),
+        ("\n\t ", None, None),
+    ],
+)
+def test_name_of_anything_gives_a_label_of_one_line(name: str, service: str | None, version: str | None) -> None:
+    assert PATTERN.split(name) == Application(service=service, version=version)
+
+
+@pytest.mark.parametrize(
+    "regex", ["(?P<service>)", "(?P<service>x*)(?P<version>y*)", "(?P<service> *)@", "^(?P<service>)$"]
+)
+def test_pattern_that_matches_nothing_of_a_name_leaves_the_name(regex: str) -> None:
+    assert ApplicationPattern(re.compile(regex)).split("web@2") == Application(service="web@2", version=None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    name=st.none() | st.text(max_size=100) | st.binary(max_size=63).map(lambda raw: raw.decode("utf-8", "replace")),
+    regex=st.sampled_from(
+        [APPLICATION_PATTERN, "(?P<service>)", "(?P<service>.?)(?P<version>.*)", "(?s)(?P<service>.+)"]
+    ),
+)
+def test_every_name_can_be_split(name: str | None, regex: str) -> None:
+    who = ApplicationPattern(re.compile(regex)).split(name)
+    for label in (who.service, who.version):
+        assert label is None or (label.isprintable() and label == label.strip() and 0 < len(label) <= 63)
