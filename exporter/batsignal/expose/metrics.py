@@ -15,8 +15,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from batsignal.expose.families import daemon_families, server_families
-from batsignal.expose.store_families import store_families
+from batsignal.expose.families import families_of_no_server, families_of_server
 from batsignal.record.board import Board, ServerBoard
 
 # A variant that nobody asked for in this long is rendered no more until somebody asks again.
@@ -101,7 +100,7 @@ class Exposition:
         for gone in set(form.parts) - {None, *seen}:
             del form.parts[gone]
         if None not in form.parts or name is None:
-            own = [*daemon_families(board), *store_families(board), *self._process.collect()]
+            own = [*families_of_no_server(board), *self._process.collect()]
             form.parts[None] = _rendered(own, openmetrics)
         if name is None:
             return
@@ -122,7 +121,7 @@ class Exposition:
 
 
 def _rendered_server(server: ServerBoard, openmetrics: bool) -> dict[str, _Rendered]:
-    return _rendered(server_families(server), openmetrics)
+    return _rendered(families_of_server(server), openmetrics)
 
 
 def _rendered(families: Iterable[Metric], openmetrics: bool) -> dict[str, _Rendered]:

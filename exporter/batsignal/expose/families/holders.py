@@ -6,8 +6,9 @@ failed, and where there is nothing of the kind.
 
 from collections.abc import Iterator, Mapping
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
+from batsignal.expose.families.shapes import gauge
 from batsignal.record.board import ServerBoard
 
 
@@ -48,10 +49,9 @@ def holder_families(server: ServerBoard) -> Iterator[Metric]:
 
 
 def _family(server: ServerBoard, name: str, text: str, label: str, values: Mapping[str, float | None]) -> Metric:
-    family = GaugeMetricFamily(
-        name, f"{text}. Absent where there is none, and while the last look failed.", labels=("server", label)
+    return gauge(
+        name,
+        f"{text}. Absent where there is none, and while the last look failed.",
+        ("server", label),
+        [((server.name, one), value) for one, value in values.items() if value is not None],
     )
-    for one, value in values.items():
-        if value is not None:
-            family.add_metric((server.name, one), value)
-    return family
