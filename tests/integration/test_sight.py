@@ -191,7 +191,11 @@ def test_started_while_full_it_sees_all_by_the_titles_of_processes(
             assert {one.datname for one in snapshot.sessions} == {"postgres"}
             assert {one.client_addr for one in snapshot.sessions} == {HOST}
             assert crowd.own_sessions() == 0
-        assert {one.pid for one in snapshot.sessions} == {one.info.backend_pid for one in crowd.held}
+        held = {one.info.backend_pid for one in crowd.held}
+        seen = {one.pid: one for one in snapshot.sessions}
+        assert held <= seen.keys()
+        # On a busy machine the process of a session that has given its slot back can still be there, title and all.
+        assert len(seen) <= len(held) + 1, [one for pid, one in seen.items() if pid not in held]
 
 
 @pytest.mark.parametrize("postgres", [one for one in EACH if int(str(one.values[0])) >= 16], indirect=True)
