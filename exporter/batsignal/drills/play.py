@@ -122,6 +122,7 @@ class _Signals:
             detected=seen.detected + ahead_seconds,
             cleared_at=None,
             summary=seen.summary,
+            deploy=seen.deploy,
         )
 
 

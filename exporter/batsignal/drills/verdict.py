@@ -3,6 +3,7 @@
 Pure: truths and sightings go in, verdicts come out. It must not know how an incident was made or how a daemon is read.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ Outcome = Literal["named", "late", "missed", "too_short", "wrong", "tolerated", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighted:
-    """One signal over its life, by our own clock; `severity` is the worst it had, `subject` the last."""
+    """One signal over its life, by our own clock; `severity` is the worst it had, `subject` and `deploy` the last."""
 
     id: str
     kind: str
@@ -31,6 +32,7 @@ class Sighted:
     detected: float
     cleared_at: float | None
     summary: str
+    deploy: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +93,17 @@ def names(truth: Truth, sighted: Sighted) -> bool:
 def judge(
     row: Row, truths: Sequence[Truth], seen: Sequence[Sighted], *, until: float, is_whole: bool = True
 ) -> list[Verdict]:
-    """Return a verdict on each truth that had to be named, and on each signal that nothing called for.
+    """Return a verdict on each truth that had to be named, on each wrong deploy, and on each stray signal.
 
     `is_whole`: it was played to its end. Of everyday life that was cut short, quiet so far is all there is to say.
     """
     verdicts = [_on_truth(truth, seen, until) for truth in truths if not truth.optional]
+    verdicts += [
+        _on_deploy(truth, one)
+        for truth in truths
+        for one in seen
+        if not truth.optional and one.deploy is not None and _explains(truth, one) and not _is_right(truth, one.deploy)
+    ]
     verdicts += [_not_begun(kind) for kind in row.kinds if kind not in {truth.kind for truth in truths}]
     if not row.kinds and not seen:
         verdicts.append(_on_quiet(is_whole=is_whole))
@@ -118,6 +126,7 @@ def _on_truth(truth: Truth, seen: Sequence[Sighted], until: float) -> Verdict:
         after = max(min(one.detected for one in right) - truth.onset, 0.0)
         is_late = after > bound
         text = f"{kind}: named after {after:.0f} s (bound {bound:.0f} s)" + (": too late" if is_late else "")
+        text += _with_deploy(truth, right) + _again(right)
         outcome: Outcome = "late" if is_late else "named"
         return Verdict(
             outcome=outcome, kind=kind, text=text, is_finding=is_late, after_seconds=after, bound_seconds=bound
@@ -128,6 +137,36 @@ def _on_truth(truth: Truth, seen: Sequence[Sighted], until: float) -> Verdict:
         return Verdict(outcome="too_short", kind=kind, text=text, bound_seconds=bound)
     text = f"{kind}: not named within {bound:.0f} s"
     return Verdict(outcome="missed", kind=kind, text=text, is_finding=True, bound_seconds=bound)
+
+
+def _with_deploy(truth: Truth, right: Sequence[Sighted]) -> str:
+    deploy = truth.deploy
+    if deploy is None:
+        return ""
+    if any(one.deploy is not None and _is_right(truth, one.deploy) for one in right):
+        return f", with the deploy of {deploy.service} {deploy.version}"
+    return f"; its deploy, {deploy.service} {deploy.version}, was not named"
+
+
+def _again(right: Sequence[Sighted]) -> str:
+    """Say when one incident was lit more than once: to a person each time is a page."""
+    by_time = sorted(right, key=lambda one: one.detected)
+    times = 1 + sum(
+        one.cleared_at is not None and one.cleared_at <= later.detected for one, later in itertools.pairwise(by_time)
+    )
+    return f"; it went out meanwhile, and was lit {times} times" if times > 1 else ""
+
+
+def _is_right(truth: Truth, deploy: Mapping[str, Any]) -> bool:
+    was = truth.deploy
+    return was is not None and (deploy.get("service"), deploy.get("version")) == (was.service, was.version)
+
+
+def _on_deploy(truth: Truth, sighted: Sighted) -> Verdict:
+    named, was = sighted.deploy or {}, truth.deploy
+    truly = "there was none" if was is None else f"it was {was.service} {was.version}"
+    text = f"wrong: {sighted.kind} is laid to the deploy of {named.get('service')} {named.get('version')}; {truly}"
+    return Verdict(outcome="wrong", kind=sighted.kind, text=text, is_finding=True)
 
 
 def _on_quiet(*, is_whole: bool) -> Verdict:

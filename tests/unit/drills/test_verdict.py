@@ -52,6 +52,36 @@ def test_a_drill_that_ends_before_its_incident_begins_finds_nothing() -> None:
     assert outcomes("leak", [], []) == [("too_short", False)]
 
 
+DEPLOYED = replace(LEAK, deploy=DeployRef(service="web", version="2.4.0", at=T0 - 2))
+NAMED = {"service": "web", "version": "2.4.0", "at": T0 - 1.0}
+
+
+def test_the_verdict_says_whether_the_deploy_was_named() -> None:
+    [with_it] = judge(ROWS["leak"], [DEPLOYED], [replace(RIGHT, deploy=NAMED)], until=T0 + 100)
+    [without] = judge(ROWS["leak"], [DEPLOYED], [RIGHT], until=T0 + 100)
+    assert with_it.text == "leak: named after 30 s (bound 45 s), with the deploy of web 2.4.0"
+    assert without.text == "leak: named after 30 s (bound 45 s); its deploy, web 2.4.0, was not named"
+    assert not with_it.is_finding
+    assert not without.is_finding
+
+
+@pytest.mark.parametrize("truth", [DEPLOYED, LEAK], ids=["another deploy", "no deploy"])
+def test_a_wrong_deploy_is_a_finding(truth: Truth) -> None:
+    wrong = replace(RIGHT, deploy={"service": "billing", "version": "1.7.3", "at": T0 - 60})
+    [named, blamed] = judge(ROWS["leak"], [truth], [wrong], until=T0 + 100)
+    assert (named.outcome, named.is_finding) == ("named", False)
+    assert (blamed.outcome, blamed.is_finding) == ("wrong", True)
+    assert "the deploy of billing 1.7.3" in blamed.text
+
+
+def test_a_signal_that_was_lit_twice_is_told() -> None:
+    first, second = replace(RIGHT, cleared_at=T0 + 50), replace(RIGHT, id="s9", detected=T0 + 60)
+    [verdict] = judge(ROWS["leak"], [LEAK], [second, first], until=T0 + 100)
+    assert verdict.text.endswith("; it went out meanwhile, and was lit 2 times")
+    [verdict] = judge(ROWS["leak"], [LEAK], [first, replace(second, detected=T0 + 40)], until=T0 + 100)
+    assert "times" not in verdict.text
+
+
 def test_everyday_life_that_was_cut_short_is_not_called_quiet() -> None:
     [whole] = judge(ROWS["autoscaling"], [], [], until=T0 + 600)
     [cut_short] = judge(ROWS["autoscaling"], [], [], until=T0 + 6, is_whole=False)
