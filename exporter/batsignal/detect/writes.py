@@ -1,13 +1,13 @@
 """Which transactions hold something that hurts: what they have written, and its locks.
 
 The server says so by the transaction's id (`backend_xid`), which it gives at the first write. Where nobody shows ids,
-the statements tell that were seen in it; and one of a service whose other sessions are at work all the while is none
-that a person has parked. Owns that memory, bounded by the sessions there are. It does not judge for how long a
-transaction may rest, has no clock and does no I/O.
+the statements tell that were seen in it; and whether it is one that a person has parked (`parking`). Owns that memory,
+bounded by the sessions there are. It does not judge for how long a transaction may rest, has no clock and does no I/O.
 """
 
 import re
 
+from batsignal.detect.parking import Parking, is_of_a_service_at_work
 from batsignal.detect.window import Track, Window
 from batsignal.snapshot import Session
 
@@ -20,8 +20,6 @@ IDS_SECONDS = 600.0
 AT_WORK_SECONDS = 30.0
 # What is not known to have written must have rested for so long: nobody is coming back to it.
 UNSURE_SECONDS = 300.0
-# A service at work: looks saw its sessions used so many times a second while this one rested. A person's tool is not.
-USES_PER_SECOND = 0.5
 STATEMENT_LOOKED_AT = 1000
 _ANY = re.IGNORECASE | re.DOTALL
 # How a statement begins that leaves locks behind in its transaction, as nobody who reads would mind.
@@ -43,12 +41,14 @@ class Writes:
         """Sessions of which a look has seen a statement that writes, with the begin of that transaction."""
         self._at_work: set[tuple[str | None, str | None]] = set()
         """Names and users of sessions that are at work in a transaction for a while now."""
+        self._parking = Parking()
 
     def add(self, window: Window) -> None:
         """Take in a look that succeeded."""
         if window.began == window.t:
             self._ids_seen_at = None
             self._wrote.clear()
+            self._parking.clear()
         self._at_work = set()
         begun = window.t - AT_WORK_SECONDS
         for session in () if window.snapshot is None else window.snapshot.sessions:
@@ -56,6 +56,8 @@ class Writes:
                 self._ids_seen_at = window.t
             if session.state == "active" and session.xact_start is not None and session.xact_start <= begun:
                 self._at_work.add((session.application_name, session.usename))
+            elif session.state == IDLE_IN_TRANSACTION and (track := window.track_of(session)) is not None:
+                self._parking.note(track, window)
         for track in window.left:
             self._wrote.pop(track.session.key, None)
         for tracks in (window.opened, window.changed):
@@ -81,9 +83,16 @@ class Writes:
             return True
         if (session.application_name, session.usename) in self._at_work:  # a dump's leader
             return False
-        if session.state_change is None or window.t - session.state_change < UNSURE_SECONDS:
+        return self._is_forgotten(track, window)
+
+    def _is_forgotten(self, track: Track, window: Window) -> bool:
+        """Whether a session of which nobody knows what it did was left by a service, or as nobody parks one here."""
+        rested_since = track.session.state_change
+        if rested_since is None or window.t - rested_since < UNSURE_SECONDS:
             return False
-        return session.query is None or _is_of_a_service_at_work(track, session.state_change, window)
+        if is_of_a_service_at_work(track, rested_since, window):
+            return True
+        return track.session.query is None and not self._parking.is_usual(track)
 
 
 def writes(query: str | None) -> bool:
@@ -98,8 +107,3 @@ def writes(query: str | None) -> bool:
         return False
     begin = query[:STATEMENT_LOOKED_AT]
     return bool(_BEGINS.match(begin) or _CONTAINS.search(begin) or _WRITES_WITHIN.match(begin) or _FILLS.match(begin))
-
-
-def _is_of_a_service_at_work(track: Track, rested_since: float, window: Window) -> bool:
-    seen_seconds = window.t - max(rested_since, window.began)
-    return track.origin.group.uses - track.at_use >= USES_PER_SECOND * max(seen_seconds, 1.0)

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from batsignal.detect.parking import RESTS_MOST
 from batsignal.snapshot import PollFailure, Snapshot
 
 HOLDER = 50
@@ -183,6 +184,72 @@ def test_without_ids_a_reader_of_a_service_at_work_is_told_and_one_that_a_person
 
     show(watcher, scene, 323, begin=21)
     assert len(watcher.raised("idle_in_transaction")) == called, watcher.sentences()
+
+
+def nameless(session: Any) -> Any:
+    """What a recording shows that has neither statements nor ids of transactions."""
+    hidden = {"query": None, "query_id": None, "backend_xid": None, "backend_xmin": None}
+    return type(session)(**{name: getattr(session, name) for name in session.__slots__} | hidden)
+
+
+def windows_of_a_tool(row: Row, t: float, name: str = "DBeaver 23.1") -> Iterator[Any]:
+    """A person's windows: each rests in a transaction for minutes, is used again, and rests anew."""
+    for n, every_seconds in enumerate((450, 500)):
+        at = t // every_seconds * every_seconds + 90.0 * n
+        if at <= t:
+            yield nameless(row(70 + n, RESTS, at=at, xact_start=at, application_name=name, usename="anna"))
+
+
+def test_without_ids_and_texts_tools_that_park_their_windows_in_transactions_are_left_alone(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    show(watcher, lambda t: windows_of_a_tool(row, t), 1300)
+    assert not watcher.events, watcher.sentences()
+
+
+def test_without_ids_and_texts_a_single_window_that_is_parked_again_and_again_is_told_once(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    show(watcher, lambda t: [one for one in windows_of_a_tool(row, t) if one.pid == 70], 1300)
+    assert len(watcher.raised("idle_in_transaction")) == 1, watcher.sentences()
+
+
+def test_without_ids_and_texts_what_a_service_at_work_leaves_open_is_told_beside_parked_tools(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from windows_of_a_tool(row, t)
+        yield from (nameless(row(60 + n, at=t // 1)) for n in range(3))
+        if t > 100:
+            yield nameless(row(HOLDER, RESTS, at=100, xact_start=99))
+
+    show(watcher, scene, 900)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert raised.signal.finding.subject.application == "web"
+    assert 400 <= raised.t - start <= 402
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_without_ids_and_texts_one_other_that_rests_may_be_forgotten_too_and_two_are_a_habit(
+    row: Row, show: Show, watcher: Any, others: int
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        for n, name in enumerate(("psql-ops", "TablePlus", "DBeaver")[: others + 1]):
+            if t > 30 * n:
+                yield nameless(row(70 + n, RESTS, at=30.0 * n, xact_start=30.0 * n, application_name=name))
+
+    show(watcher, scene, 320)
+    assert bool(watcher.raised("idle_in_transaction")) == (others < 2), watcher.sentences()
+
+
+def test_memory_of_who_parks_in_transactions_is_bounded(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        at = t // 10 * 10 - 80.0
+        for n in range(300):
+            yield nameless(row(1000 + n, RESTS, at=at, xact_start=at, application_name=f"tool {at}"))
+
+    show(watcher, scene, 30, used=400)
+    assert len(watcher._life._judge._transactions._writes._parking._rests) == RESTS_MOST
 
 
 def test_others_of_a_pool_that_write_for_moments_do_not_hide_the_one_that_is_left(
