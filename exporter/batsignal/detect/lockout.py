@@ -20,6 +20,8 @@ from batsignal.snapshot import PollFailure, Snapshot
 HOLD_SECONDS = 4.0
 # At the limit a slot comes free for a moment, and the next look is refused again.
 CLEAR_SECONDS = 15.0
+# What anybody gives to a monitor's own role or database; we never take more than two.
+OWN_LIMIT_MOST = 5
 # The server quotes the name of a role or a database, in the quotes of its language.
 _QUOTED = re.compile('["\u00ab\u201c\u201e\u300c]\\s?(.+?)\\s?["\u00bb\u201d\u201c\u300d]')
 _NAMELESS = "?"
@@ -60,7 +62,7 @@ class Lockout:
         heard_at = self._since if self._answered_at is None else min(self._answered_at, self._since)
         if self._found is None and t - heard_at < HOLD_SECONDS:
             return
-        self._found = _finding(limit, self._since, failure, window)
+        self._found = _finding(limit, self._since, failure, snapshot, window)
 
     def _fading(self, t: float) -> Finding | None:
         if self._found is None or not 0 <= t - self._refused_at < CLEAR_SECONDS:
@@ -105,13 +107,27 @@ def _what(limit: str) -> str:
     )
 
 
-def _finding(limit: str, since: float, failure: PollFailure, window: Window) -> Finding:
+def _is_ours_alone(limit: str, refused: Snapshot, known: Snapshot | None) -> bool:
+    """Whether nobody but we ourselves is shut out by a limit of which no holder was ever seen.
+
+    A database is shared; a role that refuses us is the one that we log in as, and most likely nobody else does. A limit
+    that is larger than anybody gives to a monitor is not filled by one.
+    """
+    kind, _, owner = limit.partition(":")
+    facts = known or refused
+    most = (facts.role_limits if kind == "role" else facts.database_limits).get(owner)
+    if not owner or (most is not None and most > OWN_LIMIT_MOST):
+        return False
+    return kind == "role" or known is not None
+
+
+def _finding(limit: str, since: float, failure: PollFailure, snapshot: Snapshot, window: Window) -> Finding:
     kind, _, owner = limit.partition(":")
     holders = holders_of(window, limit)
     known = window.snapshot
     severity: Severity = "critical"
     action = f"Ask the largest holders first: {wording.largest(holders)}." if holders else ""
-    if owner and known is not None and not holders:
+    if not holders and _is_ours_alone(limit, snapshot, known):
         # Nobody but we log in by it: nobody else is refused.
         severity, action = "warning", f"Raise the limit of our own {kind}, or find who else looks in with it."
     seen = (f"largest holders when last seen: {wording.largest(holders)}",) if holders else ()
@@ -136,6 +152,6 @@ def _finding(limit: str, since: float, failure: PollFailure, window: Window) -> 
             f"since {wording.clock_time(since)} the server answers each of our looks, and refuses it: {failure.text}",
             *seen,
         ),
-        summary=f"{none_left}: the server refuses new sessions, and is alive",
+        summary=f"{none_left}: the server refuses {'more of it' if owner else 'new sessions'}, and is alive",
         action=action,
     )

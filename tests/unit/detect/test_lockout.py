@@ -69,7 +69,8 @@ def test_a_daemon_that_starts_while_all_is_full_says_that_it_is_alive(server: Se
 def test_a_limit_of_our_own_role_does_not_make_the_server_a_full_one(server: Server) -> None:
     server.refuse(10, PollFailure(reason="role_limit", text='too many connections for role "batsignal"'))
     (found,) = server.watcher.now
-    assert found.action == "Do not restart the database: it is alive."
+    assert found.action.endswith("Do not restart the database: it is alive.")
+    assert found.summary.endswith("role batsignal is reached: the server refuses more of it, and is alive")
 
 
 def test_who_looks_every_ten_seconds_says_it_at_the_first_refusal(server: Server) -> None:
@@ -133,6 +134,38 @@ def test_a_limit_of_a_role_that_nobody_else_uses_wakes_nobody(server: Server) ->
     refusal = PollFailure(reason="role_limit", text='too many connections for role "batsignal"')
     server.answer(30, used=40).refuse(30, refusal)
     assert server.said == [("saturation", "warning", "role:batsignal")]
+
+
+@pytest.mark.parametrize(
+    ("failure", "limits", "severity"),
+    [
+        ("role_limit", {}, "warning"),
+        ("role_limit", {"role_limits": {"batsignal": 5}}, "warning"),
+        ("role_limit", {"role_limits": {"batsignal": 6}}, "critical"),
+        ("database_limit", {}, "critical"),
+        ("slots_full", {}, "critical"),
+    ],
+)
+def test_a_daemon_that_is_refused_from_its_start_by_its_own_roles_limit_wakes_nobody(
+    server: Server, failure: Any, limits: dict[str, Any], severity: str
+) -> None:
+    """Nobody knows who else logs in: by a role's limit only those are shut out who do so by our role."""
+    text = 'too many connections for role "batsignal"' if failure == "role_limit" else "too many connections"
+    server.refuse(120, PollFailure(reason=failure, sqlstate="53300", text=text), **limits)
+    raised = [one.signal.finding for one in server.watcher.events if one.event == "raised"]
+    assert [(one.kind, one.severity) for one in raised] == [("saturation", severity)]
+    (found,) = server.watcher.now
+    assert found.severity == severity
+    assert ("Raise the limit of our own role" in found.action) == (severity == "warning")
+
+
+@pytest.mark.parametrize(("most", "severity"), [(5, "warning"), (40, "critical")])
+def test_a_limit_that_no_monitor_fills_wakes_somebody_also_where_nobody_was_seen_to_hold_it(
+    server: Server, most: int, severity: str
+) -> None:
+    refusal = PollFailure(reason="role_limit", text='too many connections for role "batsignal"')
+    server.answer(30, used=40, role_limits={"batsignal": most}).refuse(30, refusal)
+    assert server.said == [("saturation", severity, "role:batsignal")]
 
 
 def test_connections_that_never_log_in_are_what_is_named_where_few_sessions_are_counted(server: Server) -> None:
