@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from batsignal import __version__, footprint
+from batsignal.census import Census
 from batsignal.chronicle import Chronicle
 from batsignal.config import Config, EndpointConfig, SecretText
 from batsignal.deploys.conduct import Conduct
@@ -269,9 +270,9 @@ class Daemon:
         self._show_incidents()
         self._exposition.refresh(server.name)
 
-    def _find_deploys(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
-        self._conduct.add(snapshot)
-        return self._deploys.add(snapshot)
+    def _find_deploys(self, snapshot: Snapshot, census: Census) -> tuple[Deploy, ...]:
+        self._conduct.add(snapshot, census)
+        return self._deploys.add(snapshot, census)
 
     def _verify(self, service: str, version: str, window_seconds: float) -> Mapping[str, Any]:
         """Return the checklist of a deploy; raises Refusal for one that nobody marked and no session showed."""

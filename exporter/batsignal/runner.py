@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import structlog
 
+from batsignal.census import Census
 from batsignal.chronicle import Chronicle
 from batsignal.config import Config, ServerConfig, Thresholds
 from batsignal.detect.signal import Event
@@ -50,7 +51,7 @@ class ServerRunner:
         whole: Config,
         pattern: ApplicationPattern,
         resolver: Resolver,
-        find_deploys: Callable[[Snapshot], Iterable[Deploy]],
+        find_deploys: Callable[[Snapshot, Census], Iterable[Deploy]],
         publish: Callable[[ServerBoard], None],
         chronicle: Chronicle,
         recording: RecordingWriter | None = None,
@@ -215,9 +216,9 @@ class ServerRunner:
         look = self.pooler.latest()
         return replace(snapshot, pools=look.pools, poll_seconds={**snapshot.poll_seconds, "pgbouncer": look.seconds})
 
-    def _deploys_after(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
+    def _deploys_after(self, snapshot: Snapshot, census: Census) -> tuple[Deploy, ...]:
         """Return every deploy known after a look, and keep them: the recording holds what the judge was told."""
-        self._known_deploys = tuple(self._find_deploys(snapshot))
+        self._known_deploys = tuple(self._find_deploys(snapshot, census))
         return self._known_deploys
 
     def _look_at_host(self) -> HostLoad | None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from batsignal.census import Census, take_census
 from batsignal.config import Thresholds
 from batsignal.detect.signal import Event
 from batsignal.detect.verdict import Judge, Verdict
@@ -65,14 +66,15 @@ def tick(
     watch: Watch,
     *,
     look: Callable[[], Snapshot],
-    find_deploys: Callable[[Snapshot], Iterable[Deploy]],
+    find_deploys: Callable[[Snapshot, Census], Iterable[Deploy]],
     publish: Callable[[ServerBoard, tuple[Event, ...]], None],
     now: Callable[[], float],
 ) -> None:
     """Look once and publish what it comes to. `find_deploys` returns every deploy known after this look."""
     snapshot = look()
-    verdict, events = judge_look(watch.judge, watch.incidents, snapshot, find_deploys(snapshot))
-    tally = watch.tally.add(snapshot)
+    census = take_census(snapshot)
+    verdict, events = judge_look(watch.judge, watch.incidents, snapshot, find_deploys(snapshot, census))
+    tally = watch.tally.add(snapshot, census)
     ticked_at = now()
     if snapshot.failure is None:
         watch.answered, watch.answered_at, watch.answered_usage = snapshot, ticked_at, tally.usage or ()

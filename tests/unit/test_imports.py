@@ -49,6 +49,7 @@ LAYERS: dict[str, Layer] = {
     "batsignal.assets": Layer(),
     "batsignal.names": Layer(banned=WORLD, is_pure=True),
     "batsignal.snapshot": Layer(ours=("batsignal.names",), banned=WORLD, is_pure=True),
+    "batsignal.census": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(
         ours=(
@@ -81,9 +82,11 @@ LAYERS: dict[str, Layer] = {
         ours=("batsignal.detect.signal", "batsignal.record.news"), banned=WORLD, is_pure=True
     ),
     "batsignal.record.news": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
-    "batsignal.record.holders": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
+    "batsignal.record.holders": Layer(ours=("batsignal.snapshot", "batsignal.census"), banned=WORLD, is_pure=True),
     "batsignal.record.tally": Layer(
-        ours=("batsignal.names", "batsignal.snapshot", "batsignal.record.holders"), banned=WORLD, is_pure=True
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.census", "batsignal.record.holders"),
+        banned=WORLD,
+        is_pure=True,
     ),
     "batsignal.record.recent": Layer(
         ours=("batsignal.detect.signal", "batsignal.record.board"), banned=WORLD, is_pure=True
@@ -101,10 +104,7 @@ LAYERS: dict[str, Layer] = {
         )
     ),
     "batsignal.deploys.find": Layer(
-        ours=(
-            "batsignal.names",
-            "batsignal.snapshot",
-        ),
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.census"),
         banned=WORLD,
         is_pure=True,
     ),
@@ -112,7 +112,13 @@ LAYERS: dict[str, Layer] = {
         ours=("batsignal.names", "batsignal.snapshot", "batsignal.deploys"), banned=WORLD, is_pure=True
     ),
     "batsignal.deploys.*": Layer(
-        ours=("batsignal.names", "batsignal.snapshot", "batsignal.detect.signal", "batsignal.deploys")
+        ours=(
+            "batsignal.names",
+            "batsignal.snapshot",
+            "batsignal.census",
+            "batsignal.detect.signal",
+            "batsignal.deploys",
+        )
     ),
     "batsignal.releases.*": Layer(
         ours=("batsignal.names", "batsignal.snapshot", "batsignal.releases"), banned=WORLD, is_pure=True
@@ -147,7 +153,14 @@ LAYERS: dict[str, Layer] = {
         ),
     ),
     "batsignal.tick": Layer(
-        ours=("batsignal.names", "batsignal.snapshot", "batsignal.detect", "batsignal.record", "batsignal.config"),
+        ours=(
+            "batsignal.names",
+            "batsignal.snapshot",
+            "batsignal.census",
+            "batsignal.detect",
+            "batsignal.record",
+            "batsignal.config",
+        ),
         names=(("batsignal.config", "Thresholds"),),
         banned=WORLD,
         is_pure=True,
@@ -169,6 +182,7 @@ LAYERS: dict[str, Layer] = {
             *(
                 "batsignal.names",
                 "batsignal.snapshot",
+                "batsignal.census",
                 "batsignal.config",
                 "batsignal.errors",
                 "batsignal.poll",
@@ -197,6 +211,7 @@ LAYERS: dict[str, Layer] = {
                 "batsignal.__version__",
                 "batsignal.names",
                 "batsignal.snapshot",
+                "batsignal.census",
                 "batsignal.config",
                 "batsignal.errors",
                 "batsignal.poll",

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from batsignal.census import take_census
 from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.deploys.log import DeployLog
 from batsignal.detect.signal import Event
@@ -88,7 +89,8 @@ class Life:
 
     def look(self, snapshot: Snapshot) -> tuple[Verdict, tuple[Event, ...]]:
         """Judge one more look; return the verdict, and what changed by it."""
-        return judge_look(self._judge, self.incidents, snapshot, self.deploys.add(snapshot))
+        deploys = self.deploys.add(snapshot, take_census(snapshot))
+        return judge_look(self._judge, self.incidents, snapshot, deploys)
 
 
 def _json(event: Event) -> str:

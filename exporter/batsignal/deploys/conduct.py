@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from batsignal.census import Census
 from batsignal.detect.signal import Signal
 from batsignal.names import ApplicationPattern
 from batsignal.snapshot import Session, Snapshot
@@ -120,8 +121,8 @@ class Conduct:
         self._servers: dict[str, _Server] = {}
         self._signals: dict[str, SignalSeen] = {}
 
-    def add(self, snapshot: Snapshot) -> None:
-        """Take in a look."""
+    def add(self, snapshot: Snapshot, census: Census) -> None:
+        """Take in a look, counted."""
         with self._lock:
             server = self._servers.setdefault(snapshot.server, _Server(since=snapshot.t))
             self._add_refusals(server, snapshot)
@@ -134,7 +135,8 @@ class Conduct:
             server.up = snapshot.failure is None
             if server.up:
                 server.answered = snapshot
-                self._add_sessions(server, snapshot)
+                self._add_counts(server, snapshot.t, census)
+                self._add_statements(server, snapshot)
 
     def lit(self, server: str, signals: Iterable[Signal], t: float) -> None:
         """Take in which signals are lit at a server."""
@@ -201,14 +203,12 @@ class Conduct:
         t, count = server.refused[-1]
         server.refused[-1] = (t, count + (snapshot.refused or 0))
 
-    def _add_sessions(self, server: _Server, snapshot: Snapshot) -> None:
-        t = snapshot.t
-        names = Counter(session.application_name for session in snapshot.sessions if session.is_client)
+    def _add_counts(self, server: _Server, t: float, census: Census) -> None:
         counts: Counter[tuple[str, str]] = Counter()
-        for name, sessions in names.items():
-            who = self.pattern.split(name)
+        for held in census:
+            who = self.pattern.split(held.application_name)
             if who.service is not None:
-                counts[who.service, who.version or ""] += sessions
+                counts[who.service, who.version or ""] += held.sessions
         for (name, version), sessions in counts.items():
             service = _service(server, name, t)
             if service is None:
@@ -217,12 +217,14 @@ class Conduct:
             known = version if version in line.sessions or len(line.sessions) < VERSIONS_MOST else OTHER
             line.sessions[known] = max(line.sessions.get(known, 0), sessions)
             service.see(version, t)
+
+    def _add_statements(self, server: _Server, snapshot: Snapshot) -> None:
         before, now = server.before, {}
         for session in snapshot.sessions:
             now[session.key] = session
             # Rows that did not change are the same objects: their statement was seen already.
             if before.get(session.key) is not session and session.is_client:
-                self._see_statement(server, session, t)
+                self._see_statement(server, session, snapshot.t)
         server.before = now
 
     def _see_statement(self, server: _Server, session: Session, t: float) -> None:

@@ -6,11 +6,11 @@ had been gone (a roll-back) is a deploy again. Pure: no clock, no I/O; memory is
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from batsignal.census import Census
 from batsignal.names import ApplicationPattern
-from batsignal.snapshot import Deploy, Session, Snapshot
+from batsignal.snapshot import Deploy, Snapshot
 
 # A version without a session for this long is gone; less is a restart or a quiet minute of a service without a pool.
 VERSION_GONE_SECONDS = 600.0
@@ -57,15 +57,18 @@ class VersionWatch:
         self._services: dict[str, dict[str, _Service]] = {}
         self._looked: dict[str, float] = {}
 
-    def add(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
-        """Return the deploys that this look is the first to show; `at` is the start of the version's oldest session."""
+    def add(self, snapshot: Snapshot, census: Census) -> tuple[Deploy, ...]:
+        """Return the deploys that this look, counted, is the first to show.
+
+        `at` is the start of the version's oldest session.
+        """
         if not snapshot.is_detailed:
             return ()
         before = self._looked.get(snapshot.server)
         self._looked[snapshot.server] = snapshot.t
         services = self._services.setdefault(snapshot.server, {})
         found = []
-        for (name, version), (count, oldest) in _versions(self._pattern, snapshot.sessions, snapshot.t).items():
+        for (name, version), (count, oldest) in _versions(self._pattern, census, snapshot.t).items():
             service = services.get(name)
             if service is None:
                 if len(services) >= SERVICES_MOST:
@@ -95,21 +98,15 @@ def _is_no_version(service: _Service, t: float) -> bool:
     return running >= VERSIONS_AT_ONCE_MOST
 
 
-def _versions(
-    pattern: ApplicationPattern, sessions: Iterable[Session], t: float
-) -> dict[tuple[str, str], tuple[int, float]]:
+def _versions(pattern: ApplicationPattern, census: Census, t: float) -> dict[tuple[str, str], tuple[int, float]]:
     """Return sessions and the start of the oldest, by service and version."""
-    names: dict[str | None, tuple[int, float]] = {}
-    for session in sessions:
-        count, oldest = names.get(session.application_name, (0, t))
-        start = t if session.backend_start is None else session.backend_start
-        names[session.application_name] = (count + 1, min(oldest, start))
     versions: dict[tuple[str, str], tuple[int, float]] = {}
-    for name, (count, oldest) in names.items():
-        who = pattern.split(name)
+    for held in census:
+        who = pattern.split(held.application_name)
         if who.service is not None and who.version is not None:
-            before, oldest_before = versions.get((who.service, who.version), (0, t))
-            versions[who.service, who.version] = (before + count, min(oldest, oldest_before))
+            before, oldest = versions.get((who.service, who.version), (0, t))
+            start = t if held.oldest_start is None else held.oldest_start
+            versions[who.service, who.version] = (before + held.sessions, min(oldest, start))
     return versions
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import replace
 
+from batsignal.census import Census
 from batsignal.deploys.find import DEPLOYS_KEPT, VERSION_GONE_SECONDS, VersionWatch
 from batsignal.names import ApplicationPattern
 from batsignal.snapshot import Deploy, Snapshot
@@ -25,12 +26,12 @@ class DeployLog:
         """The newest deploys, oldest first."""
         return self._known
 
-    def add(self, snapshot: Snapshot) -> tuple[Deploy, ...]:
-        """Take in one look and return every deploy known after it."""
+    def add(self, snapshot: Snapshot, census: Census) -> tuple[Deploy, ...]:
+        """Take in one look, counted, and return every deploy known after it."""
         with self._lock:
             for deploy in snapshot.deploys:
                 self._take(deploy)
-            for deploy in self._watch.add(snapshot):
+            for deploy in self._watch.add(snapshot, census):
                 self._take(deploy, is_seen=True)
             return self._known
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from batsignal.census import Census
 from batsignal.snapshot import Session, Snapshot
 
 LIMITS_SHOWN = 100
@@ -55,12 +56,15 @@ def oldest_of(sessions: Iterable[tuple[str, Session]]) -> tuple[Oldest, ...]:
     )
 
 
-def limits_of(snapshot: Snapshot) -> tuple[LimitUse, ...]:
+def limits_of(snapshot: Snapshot, census: Census) -> tuple[LimitUse, ...]:
     """Return the limits that roles and databases have of their own, at most `LIMITS_SHOWN`: the fullest."""
     if not snapshot.role_limits and not snapshot.database_limits:
         return ()
-    roles = Counter(session.usename for session in snapshot.sessions if session.is_client)
-    databases = Counter(session.datname for session in snapshot.sessions if session.is_client)
+    roles: Counter[str | None] = Counter()
+    databases: Counter[str | None] = Counter()
+    for held in census:
+        roles[held.usename] += held.sessions
+        databases[held.datname] += held.sessions
     limits = [LimitUse(name=f"role:{name}", used=roles[name], most=most) for name, most in snapshot.role_limits.items()]
     limits += [
         LimitUse(name=f"database:{name}", used=databases[name], most=most)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from batsignal.census import Census
 from batsignal.names import ApplicationPattern
 from batsignal.record.holders import LimitUse, Oldest, limits_of, oldest_of
 from batsignal.snapshot import ProbeResult, Session, Snapshot, told_differently
@@ -179,27 +180,27 @@ class Tally:
         for names in (self._applications, self._versions, self._users, self._databases, self._clients):
             names.most = top_names
 
-    def add(self, snapshot: Snapshot) -> ServerTally:
-        """Add one tick and return the totals."""
+    def add(self, snapshot: Snapshot, census: Census) -> ServerTally:
+        """Add one tick, counted, and return the totals."""
         if snapshot.met is not None and snapshot.refused:
             self._refusals[snapshot.met.reason] += snapshot.refused
         if snapshot.failure is not None:
             self._last_t = None
-            return self._view(None, snapshot)
+            return self._view(None, snapshot, census)
         clients = [session for session in snapshot.sessions if session.is_client]
         if snapshot.slots is not None and snapshot.slots.usable:
             self._used_ratio = self._used_ratio.observe(snapshot.used / snapshot.slots.usable)
         if snapshot.ping_seconds is not None:
             self._ping = self._ping.observe(snapshot.ping_seconds)
         self._count_churn(clients, snapshot)
-        usage = self._usage(clients, snapshot.authenticating, snapshot.t)
+        usage = self._usage(census, snapshot.authenticating, snapshot.t)
         if self._last_t is not None:
             elapsed = max(snapshot.t - self._last_t, 0.0)
             for count in usage:
                 key = (count.application, count.version, count.state)
                 self._seconds[key] = self._seconds.get(key, 0.0) + elapsed * count.sessions
         self._last_t = snapshot.t
-        return self._view(clients, snapshot, usage)
+        return self._view(clients, snapshot, census, usage)
 
     def _count_churn(self, clients: list[Session], snapshot: Snapshot) -> None:
         t = snapshot.t
@@ -233,25 +234,23 @@ class Tally:
             self._closed[UNSEEN] = self._opened[UNSEEN]
         self._sessions_counted, self._seen_at_count = total, self._seen
 
-    def _usage(self, clients: Iterable[Session], authenticating: int, t: float) -> tuple[ConnectionCount, ...]:
-        raw = Counter(
-            (session.datname, session.usename, session.application_name, session.state) for session in clients
-        )
-        if authenticating:  # as PostgreSQL 18 shows them
-            raw[None, None, None, STARTING] += authenticating
+    def _usage(self, census: Census, authenticating: int, t: float) -> tuple[ConnectionCount, ...]:
         counts: Counter[tuple[str, str, str, str, str]] = Counter()
-        for (datname, usename, application_name, state), sessions in raw.items():
-            who = self._pattern.split(application_name)
+        for held in census:
+            who = self._pattern.split(held.application_name)
             application = self._applications.admit(who.service or "", t)
             version = "" if application == OTHER else self._version(application, who.version, t)
             key = (
-                self._databases.admit(datname or "", t),
-                self._users.admit(usename or "", t),
+                self._databases.admit(held.datname or "", t),
+                self._users.admit(held.usename or "", t),
                 application,
                 version,
-                state or "unknown",
+                held.state or "unknown",
             )
-            counts[key] += sessions
+            counts[key] += held.sessions
+        if authenticating:  # as PostgreSQL 18 shows them
+            nobody = (self._databases.admit("", t), self._users.admit("", t), self._applications.admit("", t))
+            counts[*nobody, "", STARTING] += authenticating
         return tuple(
             ConnectionCount(
                 database=database, user=user, application=application, version=version, state=state, sessions=sessions
@@ -266,7 +265,11 @@ class Tally:
         return OTHER if self._versions.admit(_release(application, version), t) == OTHER else version
 
     def _view(
-        self, clients: list[Session] | None, snapshot: Snapshot, usage: tuple[ConnectionCount, ...] | None = None
+        self,
+        clients: list[Session] | None,
+        snapshot: Snapshot,
+        census: Census,
+        usage: tuple[ConnectionCount, ...] | None = None,
     ) -> ServerTally:
         self._forget_the_gone()
         return ServerTally(
@@ -275,7 +278,7 @@ class Tally:
             statements=None if clients is None else _statements(clients),
             blocked=None if clients is None else sum(1 for session in clients if session.wait_event_type == "Lock"),
             oldest=None if clients is None else oldest_of(self._labelled(clients)),
-            limits=None if clients is None else limits_of(snapshot),
+            limits=None if clients is None else limits_of(snapshot, census),
             opened=dict(self._opened),
             closed=dict(self._closed),
             session_seconds=dict(self._seconds),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batsignal.census import take_census
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.deploys import find
 from batsignal.deploys.find import VersionWatch
@@ -27,7 +28,8 @@ class Looks:
             Session(pid=n, backend_start=None if opened is None else T + opened, state="idle", application_name=name)
             for n, (name, opened) in enumerate(rows)
         )
-        return self.watch.add(Snapshot(server=server, t=T + t, sessions=sessions))
+        snapshot = Snapshot(server=server, t=T + t, sessions=sessions)
+        return self.watch.add(snapshot, take_census(snapshot))
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_each_server_begins_with_its_own_first_look(looks: Looks) -> None:
 
 def test_failed_look_is_no_first_look(looks: Looks) -> None:
     failed = Snapshot(server="db1", t=T, failure=PollFailure(reason="timeout", text="no answer"))
-    assert not looks.watch.add(failed)
+    assert not looks.watch.add(failed, take_census(failed))
     assert not looks.look(1, "web@1", "web@2")
 
 

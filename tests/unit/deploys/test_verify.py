@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batsignal.census import take_census
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.deploys import conduct as conduct_module
 from batsignal.deploys.conduct import LINE_SECONDS, LINES_KEPT, SERVICES_MOST, STATEMENTS_MOST, Conduct
@@ -48,7 +49,8 @@ class World:
         while self.t < end:
             probed = (probes(self.t),) if probes is not None else ()
             look = Snapshot(server="db1", t=self.t, sessions=tuple(sessions), probes=probed, privileged=True)
-            self.conduct.add(replace(look, **facts))
+            look = replace(look, **facts)
+            self.conduct.add(look, take_census(look))
             self.t += 1
         return self
 
@@ -271,7 +273,8 @@ def test_what_is_kept_is_bounded_whatever_names_come() -> None:
     for n in range(10_000):
         name = f"web@{n}" if n % 2 else f"service{n}@1"
         one = Session(pid=n, backend_start=AT, state="idle", application_name=name, query_id=str(n))
-        conduct.add(Snapshot(server="db1", t=AT + n, sessions=(one,)))
+        look = Snapshot(server="db1", t=AT + n, sessions=(one,))
+        conduct.add(look, take_census(look))
         conduct.lit("db1", (signal(application="web", since=AT + n),), AT + n)
     (sight,) = conduct.of("web")
     assert sight.service is not None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from batsignal.census import take_census
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.expose.metrics import Exposition
 from batsignal.names import ApplicationPattern
@@ -61,7 +62,7 @@ def scraped() -> Iterator[tuple[str, Series]]:
             ticked_at=snapshot.t,
             signals=(),
             exhaustion_seconds=math.inf,
-            tally=tally.add(snapshot),
+            tally=tally.add(snapshot, take_census(snapshot)),
             history=(),
         )
         board = Board(version="1", started_at=T, servers={"db1": server})

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from batsignal.census import take_census
 from batsignal.record.holders import LIMITS_SHOWN, limits_of, oldest_of
 from batsignal.snapshot import Session, Snapshot
 
@@ -38,7 +39,7 @@ def test_limits_count_client_sessions_of_their_role_or_database() -> None:
     snapshot = Snapshot(
         server="db1", t=T, sessions=rows, role_limits={"app": 20, "never": 5}, database_limits={"shop": 30, "off": 0}
     )
-    assert [(one.name, one.used, one.most) for one in limits_of(snapshot)] == [
+    assert [(one.name, one.used, one.most) for one in limits_of(snapshot, take_census(snapshot))] == [
         ("database:shop", 3, 30),
         ("role:app", 2, 20),
         ("role:never", 0, 5),
@@ -48,11 +49,13 @@ def test_limits_count_client_sessions_of_their_role_or_database() -> None:
 def test_of_very_many_limits_the_fullest_are_told() -> None:
     rows = tuple(session(n, usename="busy") for n in range(9))
     limits = {f"r{n}": 10 for n in range(300)} | {"busy": 10}
-    told = limits_of(Snapshot(server="db1", t=T, sessions=rows, role_limits=limits))
+    snapshot = Snapshot(server="db1", t=T, sessions=rows, role_limits=limits)
+    told = limits_of(snapshot, take_census(snapshot))
     assert len(told) == LIMITS_SHOWN
     assert "role:busy" in {one.name for one in told}
 
 
 @pytest.mark.parametrize("limits", [{}, {"role_limits": {"app": 0}}])
 def test_no_limit_is_no_limit_that_is_full(limits: dict[str, Any]) -> None:
-    assert limits_of(Snapshot(server="db1", t=T, sessions=(session(1, usename="app"),), **limits)) == ()
+    snapshot = Snapshot(server="db1", t=T, sessions=(session(1, usename="app"),), **limits)
+    assert limits_of(snapshot, take_census(snapshot)) == ()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batsignal.census import take_census
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.names import ApplicationPattern
 from batsignal.record.tally import NAME_LIFE_SECONDS, EndpointTally, Histogram, ServerTally, StickyNames, Tally
@@ -22,11 +23,14 @@ class Ticks:
         self.tally = Tally(pattern=PATTERN, top_names=top_names)
 
     def look(self, t: float, *sessions: Session, **facts: Any) -> ServerTally:
-        return self.tally.add(Snapshot(server="db1", t=T + t, sessions=sessions, **facts))
+        return self.add(Snapshot(server="db1", t=T + t, sessions=sessions, **facts))
 
     def fail(self, t: float, reason: Any = "slots_full", refused: int | None = 1) -> ServerTally:
         failure = PollFailure(reason=reason, text="no")
-        return self.tally.add(Snapshot(server="db1", t=T + t, failure=failure, refused=refused))
+        return self.add(Snapshot(server="db1", t=T + t, failure=failure, refused=refused))
+
+    def add(self, snapshot: Snapshot) -> ServerTally:
+        return self.tally.add(snapshot, take_census(snapshot))
 
 
 @pytest.fixture
@@ -292,7 +296,7 @@ SNAPSHOTS = st.builds(
 def test_no_look_whatever_it_shows_raises_or_counts_below_zero(snapshots: list[Snapshot]) -> None:
     tally = Tally(pattern=PATTERN, top_names=3)
     for snapshot in snapshots:
-        view = tally.add(snapshot)
+        view = tally.add(snapshot, take_census(snapshot))
         assert all(count >= 0 for count in (*view.opened.values(), *view.closed.values()))
         assert all(seconds >= 0 for seconds in view.session_seconds.values())
         assert len(view.opened) <= 5
