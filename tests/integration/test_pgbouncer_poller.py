@@ -4,19 +4,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import psutil
+import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
 
 from batsignal.drills.actors.pooler import PgBouncer
-from batsignal.drills.embedded import HOST, reserve_port
+from batsignal.drills.embedded import HOST, EmbeddedServer, reserve_port
 from batsignal.drills.ground import on_embedded
 from batsignal.poll.pgbouncer import PgBouncerPoller, PoolerLook
 from batsignal.poll.resolve import Resolver
 from batsignal.snapshot import PoolerPool
+from poolers import READER, Pooler, in_front_of
 
 Until = Callable[..., Any]
 
@@ -139,3 +141,56 @@ def test_what_was_seen_long_ago_is_not_what_is(pooler: PgBouncer) -> None:
     poller.close()
     poller.run()
     assert poller.latest().pools is None, "a closed one looks no more"
+
+
+@pytest.fixture(scope="module")
+def strict(servers: Callable[[str], EmbeddedServer]) -> Iterator[Pooler]:
+    """A PgBouncer that wants passwords, and takes three clients."""
+    users = {"users": '"poolstats" "right"\n"watcher" "right"\n'}
+    with in_front_of(servers("15"), files=users, auth_type="scram-sha-256", max_client_conn="3") as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("login", "said"),
+    [
+        ({"user": READER, "password": "wrong"}, "SASL authentication failed"),
+        ({"user": "ghost", "password": "wrong"}, "SASL authentication failed"),
+        ({"user": READER}, "password"),
+        ({"user": "watcher", "password": "right"}, "not allowed"),
+    ],
+)
+def test_console_that_refuses_us_says_why_and_no_password(strict: Pooler, login: dict[str, str], said: str) -> None:
+    with closing(poller_of(strict.dsn(dbname="pgbouncer", **login))) as refused:
+        look = refused.look()
+    assert look.pools is None
+    assert look.failure is not None
+    assert said in look.failure
+    assert "wrong" not in look.failure
+
+
+def test_console_lets_a_reader_of_statistics_in_while_pgbouncer_takes_no_more_clients(strict: Pooler) -> None:
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(closing(psycopg2.connect(strict.dsn(password="right"))))
+        with pytest.raises(psycopg2.OperationalError, match="max_client_conn"):
+            psycopg2.connect(strict.dsn(password="right"))
+        console = strict.dsn(dbname="pgbouncer", user=READER, password="right")
+        with closing(poller_of(console)) as reader:
+            pool = seen(reader.look(), "postgres")
+    assert pool is not None
+    assert pool.cl_active == 3
+
+
+def test_paused_or_suspended_pgbouncer_goes_on_answering_on_the_kept_console(
+    pooler: PgBouncer, poller: PgBouncerPoller
+) -> None:
+    assert poller.look().failure is None
+    with closing(psycopg2.connect(pooler.console_dsn)) as console:
+        console.autocommit = True
+        for words in ("PAUSE", "SUSPEND"):  # while it is suspended it takes no new connection
+            console.cursor().execute(words)
+            try:
+                assert poller.look().failure is None, words
+            finally:
+                console.cursor().execute("RESUME")

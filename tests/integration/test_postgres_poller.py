@@ -37,6 +37,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "end_session": {"pid": 1, "backend_start": 0.0, "state": "idle", "state_change": 0.0},
     "endable": {"roles": ["postgres"]},
     "leave": {"ports": [1]},
+    "pooled": {"statement_timeout_ms": 900, "lock_timeout_ms": 200},
     "roles": {"roles": [10]},
     "session": {"statement_timeout_ms": 900, "lock_timeout_ms": 200},
 }

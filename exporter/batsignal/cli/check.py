@@ -18,6 +18,7 @@ from batsignal.poll import ending
 from batsignal.poll.guarded import DeadlineError
 from batsignal.poll.health import Target, probe
 from batsignal.poll.pgbouncer import PgBouncerPoller
+from batsignal.poll.postgres import NO_POOLER
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.rows import Row
 from batsignal.poll.sight import Sight
@@ -79,6 +80,8 @@ def _check_server(server: ServerConfig, *, releases: bool) -> bool:
                 "the role may not see other roles' sessions: states, statements and leaks will be blind;"
                 f" {snapshot.grant}",
             )
+        if sight.is_pooled:
+            remark(where, f"a pooler answers there, and when its pool is empty nothing is seen: {NO_POOLER}")
         well = _say_untracked(where, snapshot) and well
         well = check_ways(server, snapshot, sight.try_ways()) and well
         if snapshot.met is None and releases:

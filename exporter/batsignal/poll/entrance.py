@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import psycopg2
+import structlog
 
 from batsignal.poll.backoff import Backoff
 from batsignal.poll.conninfo import connect_parameters
@@ -28,8 +29,12 @@ RESOLVE_SECONDS = 1.0
 # (authentication_timeout); behind a middlebox that answers for a dead server nobody ever would.
 HOLD_FIRST_SECONDS, HOLD_MOST_SECONDS = 120.0, 900.0
 LEFT_BEHIND_MOST = 16
+# PgBouncer's words, unless its `ignore_startup_parameters` says otherwise. What we need is not in the options.
+_REFUSES_OPTIONS = "unsupported startup parameter: options"
 
 Entered = TypeVar("Entered")
+log = structlog.get_logger(__name__)
+
 Introduce = Callable[[GuardedSession, float], Entered]
 """Called with an open session and a deadline until it returns; raises as `GuardedSession.query` does."""
 
@@ -65,6 +70,7 @@ class Entrance:
         self._attempt: _Attempt | None = None
         self._turn = 0
         self._held = 0
+        self._leaves_out: dict[str, str] = {}
         self.places: tuple[Place, ...] = ()
         """Where the connection string led to at the last attempt."""
         self.left_behind: deque[int] = deque(maxlen=LEFT_BEHIND_MOST)
@@ -95,6 +101,11 @@ class Entrance:
         try:
             entered = self._wait(attempt, deadline, introduce)
         except (DeadlineError, psycopg2.Error) as exc:
+            if _REFUSES_OPTIONS in str(exc) and not self._leaves_out:
+                log.warning("options of the connection string are left out: a pooler refuses them")
+                self._leaves_out = {"options": ""}
+                self.leave()
+                return self.enter(wait_seconds, introduce)
             refusal = Refusal(error=exc, parameters=attempt.parameters, password=attempt.password)
             if not isinstance(exc, DeadlineError) or not self._is_worth_waiting_for(attempt):
                 self.leave()
@@ -134,7 +145,7 @@ class Entrance:
                 self._dsn, self._resolver, RESOLVE_SECONDS, self._turn, replication=self._replication
             )
             self.places = places_of(parameters)
-            session = GuardedSession({**self._defaults, **parameters}, monotonic=self._monotonic)
+            session = GuardedSession({**self._defaults, **parameters, **self._leaves_out}, monotonic=self._monotonic)
         except (ResolveError, psycopg2.Error) as exc:
             self.failed()
             return Refusal(error=exc, parameters=parameters, password=parameters.get("password"))

@@ -36,6 +36,7 @@ class Facts:
         self.slots: Slots | None = None
         self.privileged: bool | None = None
         self.port: int | None = None
+        self.role: str | None = None
         self.may_use_reserve = False
         self.counters: Counters | None = None
         self._names = names
@@ -53,7 +54,8 @@ class Facts:
         if now >= self._settings_due:
             rows = self.ask_calmly("settings", {}, deadline)
             self._settings_due = now + (RETRY_SECONDS if rows is None else SETTINGS_SECONDS)
-            for most, superuser_reserved, reserved, self.privileged, self.port, self.may_use_reserve in rows or []:
+            for most, superuser_reserved, reserved, *ours in rows or []:
+                self.privileged, self.port, self.may_use_reserve, self.role = ours
                 self.slots = Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
         if now >= self._counters_due and self._names.databases:
             self._counters_due = now + self._counters_seconds - EARLY_SECONDS

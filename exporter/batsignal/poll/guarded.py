@@ -57,6 +57,7 @@ class GuardedSession:
         self._as_bytes = False
         self._as_it_is = False
         self._prepares = True
+        self._preceding: tuple[str, Mapping[str, Any]] | None = None
         self._prepared: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
@@ -64,6 +65,16 @@ class GuardedSession:
         """Wait until the server let us in, or raise DeadlineError at `deadline` (monotonic seconds)."""
         self._wait(deadline)
         self._port = self.local_port
+
+    @property
+    def told_pid(self) -> int:
+        """The backend's pid as whoever let us in has told it; a pooler makes one up."""
+        return int(self._connection.info.backend_pid)
+
+    def precede_each(self, text: str, arguments: Mapping[str, Any]) -> None:
+        """Send `text` before each statement, in one message with it, and prepare none: others use the session, too."""
+        self._preceding = (f"{text.rstrip()};\n", arguments)
+        self._prepares = False
 
     @property
     def local_port(self) -> int | None:
@@ -184,6 +195,8 @@ class GuardedSession:
         return self.query(f"EXECUTE {name}({values})" if values else f"EXECUTE {name}", arguments, deadline)
 
     def _ask(self, text: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
+        if self._preceding is not None:
+            text, arguments = self._preceding[0] + text, {**self._preceding[1], **arguments}
         cursor = self._connection.cursor()
         if self._as_bytes:
             register_type(BYTES, cursor)

@@ -13,23 +13,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg2
+import structlog
 
 from batsignal.poll.conninfo import redacted
 from batsignal.poll.entrance import Entrance
 from batsignal.poll.facts import Facts
 from batsignal.poll.guarded import GAVE_UP, DeadlineError, GuardedSession
-from batsignal.poll.queries import OLDEST_MAJOR, sql
+from batsignal.poll.manners import Host, introduce
+from batsignal.poll.queries import sql
 from batsignal.poll.refusal import Place, explain, knock
 from batsignal.poll.resolve import Resolver
 from batsignal.poll.rows import Names, Row, RowReader
 from batsignal.poll.startup_error import server_message
 from batsignal.snapshot import FailureReason, PollFailure, Session, Snapshot
 
-# What a look may take. The server ends a statement of ours a little sooner than we stop waiting for it.
 LOOK_SECONDS = 1.0
-STATEMENT_TIMEOUT_MS = 900
-# What a look asks beside its own statement stands behind locks now and then, several of them in one look.
-LOCK_TIMEOUT_MS = 100
 CONNECT_SECONDS = 2.0
 # How long a statement in flight is waited for before a new session is tried beside it.
 PATIENCE_SECONDS = 6.0
@@ -37,6 +35,9 @@ PATIENCE_SECONDS = 6.0
 BLOCKERS_MAX = 100
 # No clock here is better than a microsecond; further digits would only fill recordings.
 PING_DIGITS = 6
+NO_POOLER = "give dsn the server's own address; a PgBouncer's pools are seen by pgbouncer_dsn"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,10 +45,7 @@ class _Kept:
     """The kept session and what is known through it."""
 
     session: GuardedSession
-    pid: int
-    server_version_num: int
-    postmaster_start: float
-    role: str | None
+    host: Host
     facts: Facts
     stuck_since: float | None = None
 
@@ -87,6 +85,7 @@ class PostgresPoller:
         self._rows = RowReader(self._names)
         self._failure: PollFailure | None = None
         self._refused = 0
+        self._told_of_pooler = False
         # Server's clock less ours, so that a failed look is timed on the same clock as the good ones.
         self._clock_offset = 0.0
 
@@ -101,12 +100,19 @@ class PostgresPoller:
         return self._kept is not None and self._kept.facts.may_use_reserve
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler stands between us and the server, so that no seat there is ours."""
+        return self._kept is not None and self._kept.host.is_pooled
+
+    @property
     def process(self) -> ServerProcess | None:
         """How to find the server on this host; None until the first session."""
         if self._kept is None:
             return None
         return ServerProcess(
-            backend_pid=self._kept.pid, postmaster_start=self._kept.postmaster_start, port=self._kept.facts.port
+            backend_pid=self._kept.host.pid,
+            postmaster_start=self._kept.host.postmaster_start,
+            port=self._kept.facts.port,
         )
 
     def look(self) -> Snapshot:
@@ -128,7 +134,7 @@ class PostgresPoller:
         try:
             if kept.session.in_flight:
                 self._finish(kept, deadline)
-            return kept.session.query(sql(query, kept.server_version_num), arguments, deadline)
+            return kept.session.query(sql(query, kept.host.server_version_num), arguments, deadline)
         except psycopg2.OperationalError as exc:
             if exc.pgcode not in GAVE_UP:
                 self._broken(exc)
@@ -176,7 +182,7 @@ class PostgresPoller:
             view="none",
             slots=kept.facts.slots if kept else None,
             own_sessions=self._seats if kept else 0,
-            server_version_num=kept.server_version_num if kept else None,
+            server_version_num=kept.host.server_version_num if kept else None,
         )
 
     @property
@@ -195,6 +201,7 @@ class PostgresPoller:
             if self._kept is not None:
                 self._entrance.give_up(self._kept.session)
             self._kept = entered
+            self._tell_of_pooler(entered.host)
             return None
         failure = explain(entered, self._resolver)
         if failure.reason == "unreachable":
@@ -203,26 +210,20 @@ class PostgresPoller:
         return failure
 
     def _introduce(self, session: GuardedSession, deadline: float) -> _Kept:
-        arguments = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS, "lock_timeout_ms": LOCK_TIMEOUT_MS}
-        row = session.query(sql("session", OLDEST_MAJOR * 10000), arguments, deadline)[0]
-        *_, pid, version, postmaster_start = row
-        if version < OLDEST_MAJOR * 10000:
-            raise psycopg2.NotSupportedError(
-                f"PostgreSQL {version // 10000} is too old: {OLDEST_MAJOR} or newer is needed"
-            )
+        host = introduce(session, deadline)
+        version = host.server_version_num
         self._rows.forget()
 
         def ask(query: str, wanted: Mapping[str, Any], until: float) -> list[Row]:
             return session.query_often(sql(query, version), wanted, until)
 
-        return _Kept(
-            session=session,
-            pid=pid,
-            server_version_num=version,
-            postmaster_start=postmaster_start,
-            role=session.parameters.get("user"),
-            facts=Facts(names=self._names, ask=ask, monotonic=self._monotonic, server_version_num=version),
-        )
+        facts = Facts(names=self._names, ask=ask, monotonic=self._monotonic, server_version_num=version)
+        return _Kept(session=session, host=host, facts=facts)
+
+    def _tell_of_pooler(self, host: Host) -> None:
+        if host.is_pooled and not self._told_of_pooler:
+            log.warning("a pooler answers: when its pool is empty nothing is seen", server=self._server, mend=NO_POOLER)
+        self._told_of_pooler = host.is_pooled
 
     def _patience_left(self) -> float:
         """Return how long a look waits for the kept session, in seconds: half as long once another is tried too."""
@@ -235,8 +236,9 @@ class PostgresPoller:
     def _stuck(self) -> PollFailure:
         """Say that the answer is late, and try another session beside this one once it has been late for too long."""
         now = self._monotonic()
-        late = PollFailure(reason="timeout", text=f"the server did not answer within {LOOK_SECONDS:g} s")
         kept = self._kept
+        who = "the pooler lent no session, or the server" if kept and kept.host.is_pooled else "the server"
+        late = PollFailure(reason="timeout", text=f"{who} did not answer within {LOOK_SECONDS:g} s")
         if kept is None:
             return late
         kept.stuck_since = now if kept.stuck_since is None else kept.stuck_since
@@ -273,12 +275,13 @@ class PostgresPoller:
             kept.stuck_since = None
             self._entrance.leave()
         asked = self._monotonic()
-        ((t,),) = kept.session.query_often(sql("clock", kept.server_version_num), {}, deadline)
+        ((t,),) = kept.session.query_often(sql("clock", kept.host.server_version_num), {}, deadline)
         ping_seconds = self._monotonic() - asked
         self._clock_offset = t - self._clock()
-        if self._entrance.left_behind:
+        if self._entrance.left_behind and not kept.host.is_pooled:
             kept.facts.ask_calmly("leave", {"ports": list(self._entrance.left_behind)}, deadline)
-            self._entrance.left_behind.clear()
+        # Of a pooler's sessions none is known by a port of ours.
+        self._entrance.left_behind.clear()
         privileged = kept.facts.privileged
         kept.facts.refresh(deadline)
         if kept.facts.privileged != privileged:
@@ -296,8 +299,8 @@ class PostgresPoller:
             counters=kept.facts.counters,
             ping_seconds=round(ping_seconds, PING_DIGITS),
             privileged=kept.facts.privileged,
-            role=kept.role,
-            server_version_num=kept.server_version_num,
+            role=kept.facts.role or kept.session.parameters.get("user"),
+            server_version_num=kept.host.server_version_num,
         )
 
     @staticmethod
@@ -310,7 +313,7 @@ class PostgresPoller:
                 raise
 
     def _sessions(self, kept: _Kept, t: float, deadline: float) -> tuple[Session, ...]:
-        text = sql("activity", kept.server_version_num)
+        text = sql("activity", kept.host.server_version_num)
         rows = kept.session.query_often(text, {"since": self._rows.texts_since}, deadline)
         kept.facts.notice(hidden=self._rows.are_hidden(rows))
         kept.facts.learn_names(rows, deadline)
@@ -319,4 +322,4 @@ class PostgresPoller:
         if waiting:
             answer = kept.facts.ask_calmly("blockers", {"pids": waiting}, deadline) or []
             blocked_by = {pid: tuple(dict.fromkeys(blockers)) for pid, blockers in answer}
-        return self._rows.read(rows, t=t, own_pid=kept.pid, blocked_by=blocked_by)
+        return self._rows.read(rows, t=t, blocked_by=blocked_by)

@@ -11,7 +11,7 @@ from batsignal.poll.conninfo import APPLICATION_NAME, redacted
 from batsignal.poll.guarded import GAVE_UP, DeadlineError
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup import StartupTarget, diagnose
-from batsignal.poll.startup_error import server_message
+from batsignal.poll.startup_error import pooler_refusal, server_message
 from batsignal.snapshot import FailureReason, PollFailure
 
 Place = tuple[str, str, str]
@@ -56,7 +56,14 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     if not refusal.parameters.get("user"):
         return PollFailure(reason="unreachable", text=text)  # libpq refused before it went anywhere
     # Nobody refuses: somebody would let us in now.
-    return _ask_all(refusal, resolver) or PollFailure(reason="unreachable", text=text)
+    return _ask_all(refusal, resolver) or _as_libpq_says(text)
+
+
+def _as_libpq_says(text: str) -> PollFailure:
+    """Return what libpq met where a start alone is let in: a pooler greets before it has a session to lend."""
+    said = text.partition("server closed the connection unexpectedly")[0].removeprefix("FATAL:").strip() or text
+    reason, meaning = pooler_refusal(said) or ("unreachable", None)
+    return PollFailure(reason=reason, text=f"{meaning}: {said}" if meaning else text)
 
 
 def knock(parameters: Mapping[str, str], password: str | None, resolver: Resolver) -> PollFailure | None:

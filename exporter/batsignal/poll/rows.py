@@ -113,17 +113,15 @@ class RowReader:
         """
         return any(row[_PID] is not None and row[_TYPE] is None for row in rows)
 
-    def read(
-        self, rows: Iterable[Row], *, t: float, own_pid: int, blocked_by: Mapping[int, tuple[int, ...]]
-    ) -> tuple[Session, ...]:
-        """Return the client sessions but our own, and whatever blocks one of them."""
+    def read(self, rows: Iterable[Row], *, t: float, blocked_by: Mapping[int, tuple[int, ...]]) -> tuple[Session, ...]:
+        """Return the client sessions, and whatever blocks one of them. The rows are without our own."""
         stepped_back = self._looked_at is not None and t < self._looked_at
         blockers = {pid for pids in blocked_by.values() for pid in pids}
         now: dict[int, tuple[Row, Session]] = {}
         databases, roles = self._names.databases, self._names.roles
         for row in rows:
             pid = row[_PID]
-            if pid is None or pid == own_pid or not (_is_client(row) or pid in blockers):
+            if pid is None or not (_is_client(row) or pid in blockers):
                 continue
             datname, usename = databases.get(row[_DATABASE]), roles.get(row[_ROLE])
             before = self._before.get(pid)

@@ -109,6 +109,11 @@ class Sight:
         """How to find the server on this host; None while there is no session."""
         return self._ordinary.process or (self._emergency.process if self._emergency else None)
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler stands in the ordinary way, so that no seat on the server is ours."""
+        return self._ordinary.is_pooled
+
     def look(self) -> Snapshot:
         """Look once. Never raises: what went wrong is in `failure`, what stands in the ordinary way in `refusal`."""
         started = self._monotonic()

@@ -46,6 +46,32 @@ _BY_SQLSTATE: dict[str, tuple[FailureReason, str]] = {
     "57P03": ("not_accepting", "the server runs but takes no sessions now"),
 }
 
+# What PgBouncer says, in English always. Its code is 08P01 for all of it, in later releases another for some; it names
+# no routine. What is not its own it repeats of the server. First come, first served.
+_BY_POOLER: tuple[tuple[str, FailureReason, str], ...] = (
+    ("too many clients already", "slots_full", "the pooler finds no slot on the server"),
+    ("remaining connection slots are reserved", "slots_full", "the pooler finds none but reserved slots on the server"),
+    ("too many connections for role", "role_limit", "the pooler's role has reached its own connection limit"),
+    ("too many connections for database", "database_limit", "the database's own connection limit is reached"),
+    ("max_client_conn", "unreachable", "the pooler takes no more clients, however the server behind it is"),
+    ("_client_connections", "unreachable", "the pooler takes no more clients, however the server behind it is"),
+    ("no such database", "no_database", "the pooler knows no such database"),
+    ("is disabled", "no_database", "the pooler's administrator has shut the database (ENABLE opens it)"),
+    ("does not allow connections", "no_database", "the pooler's administrator has shut the database (ENABLE opens it)"),
+    ("no such user", "auth_failed", "the pooler knows no such user"),
+    ("authentication failed", "auth_failed", "the pooler does not take the password, or knows no such user"),
+    ("login rejected", "auth_failed", "the pooler does not let this user in from here"),
+    ("not allowed", "auth_failed", "the pooler does not let this user in"),
+    ("bouncer config error", "auth_failed", "the pooler lacks a setting to let this user in (see its log)"),
+    ("certificate", "tls_failed", "the pooler does not take the client certificate"),
+    ("SSL required", "tls_failed", "the pooler wants TLS"),
+    ("server login", "unreachable", "the pooler cannot log in to the server"),
+    ("cannot connect to server", "unreachable", "the pooler does not reach the server"),
+    ("unsupported startup parameter", "unreachable", "the pooler refuses a parameter (its ignore_startup_parameters)"),
+    ("query_wait_timeout", "timeout", "the pooler had no session to lend in time"),
+    ("shutting down", "not_accepting", "the pooler is shutting down"),
+)
+
 
 class RefusedError(Exception):
     """We were not let in; carries the value that says why, and never leaves the modules of `startup`."""
@@ -58,8 +84,9 @@ class RefusedError(Exception):
 def error_from_response(body: bytes, *, secret: str | None = None) -> RefusedError:
     """Return what an ErrorResponse's body means; `secret` is cut out of the text, should the server echo it.
 
-    The routine field decides among the kinds of 53300; a SQLSTATE not known here is `unreachable` and kept in the
-    text. Field letters: https://www.postgresql.org/docs/current/protocol-error-fields.html
+    The routine field decides among the kinds of 53300, and its absence tells a pooler; a SQLSTATE not known here is
+    `unreachable` and kept in the text. Field letters:
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
     """
     fields = error_fields(body)
     message = server_message(fields.get("M", ""), secret=secret)
@@ -67,11 +94,23 @@ def error_from_response(body: bytes, *, secret: str | None = None) -> RefusedErr
     if not _SQLSTATE.fullmatch(sqlstate):
         return RefusedError("unreachable", f"the server refused without a code: {message}")
     reason, meaning = _BY_SQLSTATE.get(sqlstate, ("unreachable", "the server refused"))
-    if sqlstate == "53300":
+    by_pooler = None if fields.get("R") else pooler_refusal(message)
+    if by_pooler is not None:
+        reason, meaning = by_pooler
+    elif sqlstate == "53300":
         reason, meaning = _TOO_MANY_BY_ROUTINE.get(fields.get("R", ""), (reason, meaning))
     if sqlstate == "42501":
         meaning = _LACKING_BY_ROUTINE.get(fields.get("R", ""), meaning)
     return RefusedError(reason, f"{meaning} ({sqlstate}): {message}", sqlstate=sqlstate)
+
+
+def pooler_refusal(message: str) -> tuple[FailureReason, str] | None:
+    """Return the reason and the meaning of what a pooler says, None for words that are not known to be one's.
+
+    >>> pooler_refusal("no more connections allowed (max_client_conn)")[0]
+    'unreachable'
+    """
+    return next(((reason, meaning) for words, reason, meaning in _BY_POOLER if words in message), None)
 
 
 def error_fields(body: bytes) -> dict[str, str]:

@@ -6,7 +6,6 @@ from batsignal.poll.rows import Names, RowReader
 from batsignal.snapshot import Session
 
 T = 1_760_000_000.0
-OWN_PID = 1
 COLUMNS = (
     *("pid", "backend_start", "state", "database", "role", "application_name", "client_addr"),
     *("xact_start", "query_start", "state_change", "wait_event_type", "wait_event", "query_id"),
@@ -50,7 +49,7 @@ def reader(names: Names) -> RowReader:
 
 def read(reader: RowReader, *rows: tuple[Any, ...], t: float = T, **blocked_by: tuple[int, ...]) -> list[Session]:
     blockers = {int(pid[1:]): pids for pid, pids in blocked_by.items()}
-    return list(reader.read(rows, t=t, own_pid=OWN_PID, blocked_by=blockers))
+    return list(reader.read(rows, t=t, blocked_by=blockers))
 
 
 def test_row_becomes_a_session_with_names_and_without_literals(reader: RowReader) -> None:
@@ -81,9 +80,8 @@ def test_code_path_in_a_statements_comment_is_kept_as_long_as_its_text(reader: R
     assert session.code is None
 
 
-def test_own_session_and_servers_own_processes_are_left_out(reader: RowReader) -> None:
+def test_servers_own_processes_are_left_out(reader: RowReader) -> None:
     rows = [
-        row(pid=OWN_PID),
         row(pid=2, backend_type="autovacuum launcher", role=None, database=None),
         row(pid=3, backend_type="logical replication launcher", database=None),
         row(pid=None),

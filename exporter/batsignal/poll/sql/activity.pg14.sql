@@ -28,3 +28,5 @@ SELECT a.pid,
            THEN substring(pg_catalog.textsend(a.query) FROM 1 FOR 4096)
        END
 FROM pg_catalog.pg_stat_get_activity(NULL) AS a
+-- Behind a pooler it is another backend of ours each time.
+WHERE a.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()

@@ -1,4 +1,4 @@
--- Makes this session a polite guest, and asks who we are to the server. Run once after connecting.
+-- Makes this session a polite guest. Run once after connecting, where the session is our own (`pooled` elsewhere).
 SELECT pg_catalog.set_config('statement_timeout', %(statement_timeout_ms)s::text, false),
        pg_catalog.set_config('lock_timeout', %(lock_timeout_ms)s::text, false),
        pg_catalog.set_config('default_transaction_read_only', 'on', false),
@@ -15,7 +15,4 @@ SELECT pg_catalog.set_config('statement_timeout', %(statement_timeout_ms)s::text
        pg_catalog.set_config('tcp_keepalives_idle', '10', false),
        pg_catalog.set_config('tcp_keepalives_interval', '5', false),
        pg_catalog.set_config('tcp_keepalives_count', '3', false),
-       pg_catalog.set_config('tcp_user_timeout', '20000', false),
-       pg_catalog.pg_backend_pid(),
-       pg_catalog.current_setting('server_version_num')::int,
-       date_part('epoch', pg_catalog.pg_postmaster_start_time())
+       pg_catalog.set_config('tcp_user_timeout', '20000', false)
