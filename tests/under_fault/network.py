@@ -1,7 +1,9 @@
 """A network of the daemon's own, whose link to server A can be made to eat packets: no FIN ever comes, and no reset.
 
 Owns a network namespace and two pairs of virtual Ethernet devices: one leads to A, the other to B and to the daemon's
-own port. Needs root and iproute2; where it cannot be had, `NetworkError` says what was missing.
+own port. The namespace has no name, only a process that lives in it: whatever ends the test ends that, and the kernel
+takes namespace and devices away. Needs root, iproute2 and util-linux; where it cannot be had, `NetworkError` says what
+was missing.
 """
 
 import os
@@ -12,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from under_fault.stand import Stand, stand
+from batsignal.drills.guardian import Guardian
+from under_fault.stand import Stand, stand, until
 
 # RFC 2544: for benchmarks, and routed nowhere.
 NET = "198.18"
@@ -42,16 +45,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The namespace and its links."""
+    """The namespace, known by the process that keeps it, and its links."""
 
-    namespace: str
+    keeper_pid: int
     to_a: Link
     to_b: Link
 
     @property
     def prefix(self) -> Sequence[str]:
         """The command that runs another one inside."""
-        return ("ip", "netns", "exec", self.namespace)
+        return _inside(self.keeper_pid)
 
 
 @contextmanager
@@ -67,30 +70,45 @@ def network() -> Iterator[Network]:
     """Make a namespace with two links; raises NetworkError."""
     if os.geteuid() != 0:
         raise NetworkError("a network namespace needs root")
-    name = f"batsignal-{secrets.token_hex(3)}"
     with ExitStack() as stack:
-        _ip("netns", "add", name)
-        stack.callback(_ip, "netns", "delete", name)
-        _ip("-n", name, "link", "set", "lo", "up")
-        to_a, to_b = (_link(stack, name) for _ in range(2))
-        yield Network(name, to_a, to_b)
+        guardian = stack.enter_context(Guardian())
+        try:
+            keeper = guardian.spawn(["unshare", "--net", "sleep", "infinity"], cwd=Path("/"))
+        except FileNotFoundError as exc:
+            raise NetworkError("`unshare` is missing: install util-linux") from exc
+        until(lambda: keeper.poll() is not None or _is_apart(keeper.pid), "a network namespace")
+        if keeper.poll() is not None:
+            raise NetworkError("a network namespace is not to be had: `unshare --net` failed")
+        _ip("link", "set", "lo", "up", inside=keeper.pid)
+        to_a, to_b = (_link(stack, keeper.pid) for _ in range(2))
+        yield Network(keeper.pid, to_a, to_b)
 
 
-def _link(stack: ExitStack, namespace: str) -> Link:
+def _is_apart(pid: int) -> bool:
+    mine, its = (Path(f"/proc/{one}/ns/net").readlink() for one in ("self", pid))
+    return mine != its
+
+
+def _inside(keeper_pid: int) -> Sequence[str]:
+    return ("nsenter", "--target", str(keeper_pid), "--net")
+
+
+def _link(stack: ExitStack, keeper_pid: int) -> Link:
     token = secrets.token_hex(3)
     net = secrets.randbelow(64 * 256)
     prefix = f"{NET}.{net // 64}.{net % 64 * 4}"
     base, host = prefix.rpartition(".")[0], int(prefix.rpartition(".")[2])
     link = Link(f"bs{token}o", f"{base}.{host + 1}", f"{base}.{host + 2}")
     peer = f"bs{token}t"
-    _ip("link", "add", link.device, "type", "veth", "peer", "name", peer, "netns", namespace)
+    _ip("link", "add", link.device, "type", "veth", "peer", "name", peer, "netns", str(keeper_pid))
     stack.callback(_ip, "link", "delete", link.device)
     _ip("address", "add", f"{link.ours}/30", "dev", link.device)
-    _ip("-n", namespace, "address", "add", f"{link.theirs}/30", "dev", peer)
+    _ip("address", "add", f"{link.theirs}/30", "dev", peer, inside=keeper_pid)
     _ip("link", "set", link.device, "up")
-    _ip("-n", namespace, "link", "set", peer, "up")
+    _ip("link", "set", peer, "up", inside=keeper_pid)
     # Without this the far end would notice by itself: nobody answers who has the address, and connecting fails at once.
-    _ip("-n", namespace, "neighbour", "replace", link.ours, "lladdr", _hardware(link.device), "dev", peer)
+    hardware = _hardware(link.device)
+    _ip("neighbour", "replace", link.ours, "lladdr", hardware, "dev", peer, inside=keeper_pid)
     return link
 
 
@@ -98,9 +116,10 @@ def _hardware(device: str) -> str:
     return _ip("-brief", "link", "show", device).split()[2]
 
 
-def _ip(*arguments: str) -> str:
+def _ip(*arguments: str, inside: int | None = None) -> str:
+    way = () if inside is None else _inside(inside)
     try:
-        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run([*way, "ip", *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError as exc:
         raise NetworkError("`ip` is missing: install iproute2") from exc
     if done.returncode != 0:

@@ -15,6 +15,7 @@ On standard output: `ready`; after the pipe's end, one line for each thing that 
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -35,6 +36,10 @@ LOCK_CLASS = 0x62617473
 APPLICATION_NAME = "batsignal drill clean-up"
 
 GIVE_UP_SECONDS = 600.0
+# Where nothing has listened for so long, the server is gone for good, as one that was made for a test. Should it come
+# back after all, the next drill there removes what is abandoned.
+GONE_SECONDS = 30.0
+NOTHING_LISTENS = (errno.ECONNREFUSED, errno.ENOENT)
 TRIES = 5
 RETRY_SECONDS = 0.25
 # PostgreSQL 14 and newer end a statement of a client that is gone by themselves.
@@ -172,17 +177,30 @@ def connect(dsn: str) -> Connection:
 
 def clean(dsn: str, estate: Estate) -> list[str]:
     """Remove a drill's estate, trying again for as long as the server cannot be had; return what stays."""
-    deadline = time.monotonic() + GIVE_UP_SECONDS
+    began = heard = time.monotonic()
     why = ""
-    while time.monotonic() < deadline:
+    while time.monotonic() < min(began + GIVE_UP_SECONDS, heard + GONE_SECONDS):
         try:
             with contextlib.closing(connect(dsn)) as connection:
                 end_sessions(connection, sorted(estate.sessions), estate.roles)
                 return remove_all(connection, estate.things())
         except psycopg2.OperationalError as exc:
-            why = str(exc).strip().splitlines()[-1] if str(exc).strip() else type(exc).__name__
+            why = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+            if not nothing_listens(str(exc)):
+                heard = time.monotonic()
             time.sleep(RETRY_SECONDS)
     return [f"{kind} {name}: {why}" for kind, name in estate.things()]
+
+
+def nothing_listens(said: str) -> bool:
+    """Tell whether libpq met nobody at all; its words are the system's.
+
+    >>> nothing_listens('connection to server at "127.0.0.1", port 1 failed: Connection refused')
+    True
+    >>> nothing_listens("FATAL:  the database system is starting up")
+    False
+    """
+    return any(os.strerror(number) in said for number in NOTHING_LISTENS)
 
 
 def read(lines: Sequence[str]) -> Estate:

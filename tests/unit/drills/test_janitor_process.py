@@ -1,8 +1,12 @@
 import json
+import time
+from typing import NoReturn
 
+import psycopg2
 import pytest
 
 from batsignal.drills import janitor_process
+from batsignal.drills.embedded import HOST, reserve_port
 from batsignal.drills.janitor_process import NAME_PATTERN, read
 
 
@@ -39,3 +43,26 @@ def test_only_names_with_a_token_are_a_drills(name: str, token: str | None) -> N
 
 def test_a_token_fits_into_a_lock() -> None:
     assert 0 < janitor_process.LOCK_CLASS < 2**31
+
+
+def test_server_that_is_gone_for_good_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor_process, "GONE_SECONDS", 0.5)
+    monkeypatch.setattr(janitor_process, "GIVE_UP_SECONDS", 60.0)
+    estate = read([thing("role", "batsignal_drill_0123abcd")])
+    with reserve_port() as reserved:
+        (left,) = janitor_process.clean(f"host={HOST} port={reserved.getsockname()[1]}", estate)
+    assert left.startswith("role batsignal_drill_0123abcd: ")
+    assert "refused" in left
+
+
+def test_server_that_says_something_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"GONE_SECONDS": 0.5, "GIVE_UP_SECONDS": 1.0, "RETRY_SECONDS": 0.01}.items():
+        monkeypatch.setattr(janitor_process, name, seconds)
+
+    def starting(_dsn: str) -> NoReturn:
+        raise psycopg2.OperationalError("FATAL:  the database system is starting up")
+
+    monkeypatch.setattr(janitor_process, "connect", starting)
+    began = time.monotonic()
+    assert janitor_process.clean("host=db1", read([])) == []
+    assert time.monotonic() - began >= 1.0
