@@ -80,6 +80,7 @@ class Blocking:
 
     def __init__(self) -> None:
         self._began_waiting: dict[SessionKey, float] = {}
+        self._told_until: dict[SessionKey, float] = {}
         self._held: dict[RootKey, _Held] = {}
         self._queues = _Queues()
         self._t: float | None = None
@@ -93,6 +94,7 @@ class Blocking:
             return
         if window.began == window.t:
             self._began_waiting.clear()
+            self._told_until.clear()
             self._held.clear()
         before, self._t = self._t, window.t
         waiting = tuple(
@@ -132,9 +134,11 @@ class Blocking:
         for pid, session, waiters in self._queues.roots:
             key: RootKey = (pid, None, None) if session is None else (pid, session.backend_start, session.xact_start)
             held = self._held.get(key)
-            first = min(self._began_waiting[one.key] for one in waiters)
+            first = min(self._behind_it_since(one, pid) for one in waiters)
             since = first if held is None else min(held.since, first)
             found.append((since, key[2] or since, -len(waiters), key, session, waiters))
+        told = {one.key: window.t for _, _, _, key, _, waiters in found if key[0] is not None for one in waiters}
+        self._told_until = {key: t for key, t in self._told_until.items() if key in self._began_waiting} | told
         # Whoever has blocked longest takes the queue; of those that began at once, the oldest transaction.
         for since, _, _, key, session, waiters in sorted(found, key=lambda one: one[:3]):
             self._held[key] = _Held(since, window.t)
@@ -143,6 +147,15 @@ class Blocking:
             if mine:
                 seconds = window.t - max(since, window.began)
                 yield Blockade(key=key, session=session, waiters=mine, since=since, seconds=seconds)
+
+    def _behind_it_since(self, waiter: Session, pid: int | None) -> float:
+        """Return since when one waits behind a root.
+
+        A blocker that ends wakes its queue: a look at that moment sees it wait, and for nobody. Nobody has blocked it
+        for only as long as nobody is told.
+        """
+        began = self._began_waiting[waiter.key]
+        return began if pid is not None else max(began, self._told_until.get(waiter.key, began))
 
     def _forget(self, window: Window) -> None:
         patience = max(CONTINUOUS_SECONDS, 1.5 * (window.looked_seconds or 0.0))

@@ -109,6 +109,7 @@ class _Pool:
     order: _Order
     lent: dict[SessionKey, _Lent] = field(default_factory=dict)
     largest: int = 0
+    grew_at: float = -math.inf
     smaller_since: float | None = None
     round_seconds: float = math.inf
     """The shortest time within which all its sessions were used, two times on end."""
@@ -181,6 +182,7 @@ class _Pool:
     def _grew(self, size: int, t: float) -> bool:
         if size >= self.largest:
             grew, self.largest, self.smaller_since = size > self.largest > 0, size, None
+            self.grew_at = t if grew else self.grew_at
             return grew
         if self.smaller_since is None:
             self.smaller_since = t
@@ -202,6 +204,8 @@ class Lending:
     worked_until: float
     """When the last of them was used."""
     opened_last: float
+    grew_at: float
+    """At which look it was last found larger than it had been of late; minus infinity when it never was."""
 
     def share_working(self) -> float:
         return self.working / self.sessions if self.sessions else 0.0
@@ -216,6 +220,7 @@ def together(lendings: Collection[Lending]) -> Lending:
         sessions=sum(one.sessions for one in lendings),
         worked_until=max(one.worked_until for one in lendings),
         opened_last=max(one.opened_last for one in lendings),
+        grew_at=max(one.grew_at for one in lendings),
     )
 
 
@@ -276,6 +281,7 @@ def _lending(origin: Origin, pool: _Pool, t: float) -> Lending:
         sessions=len(pool.lent),
         worked_until=worked_until,
         opened_last=max(_opened(origin.tracks.values())),
+        grew_at=pool.grew_at,
     )
 
 

@@ -14,6 +14,7 @@ from batsignal.detect.blame import versions_of
 from batsignal.detect.blocking import PREPARED, Blockade, Blocking
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.window import Window
+from batsignal.detect.writes import IDLE_IN_TRANSACTION
 from batsignal.snapshot import Session
 
 # A lock is waited for 4 s every day, many times and by many; twice that by the same transaction is not every day.
@@ -87,11 +88,17 @@ class LockDetector:
 
 
 def _severity(blockade: Blockade) -> Severity | None:
-    """Return how bad a queue is by itself, None when it is everyday life so far."""
+    """Return how bad a queue is by itself, None when it is everyday life so far.
+
+    A blocker that rests in its transaction wakes somebody from the first waiter on (`transactions`): nothing is to be
+    warned of beside it.
+    """
     advisory = sum(1 for session in blockade.waiters if session.wait_event == "advisory")
     queue = len(blockade.waiters) - advisory
     if queue >= QUEUE_SESSIONS and blockade.seconds >= BLOCKED_SECONDS:
         return "critical"
+    if blockade.session is not None and blockade.session.state == IDLE_IN_TRANSACTION:
+        return None
     if queue >= QUEUE_SESSIONS - 1 and blockade.seconds >= PAIR_SECONDS:
         return "warning"
     return "warning" if advisory >= ADVISORY_SESSIONS and blockade.seconds >= BLOCKED_SECONDS else None

@@ -7,6 +7,7 @@ hangs, or that nobody asks, stops using all its sessions at the same moment; one
 Owns what the probes of each service said of late, and the judgement. Who waits for PgBouncer is `poolers`' affair.
 """
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ SLOW_FOR_SECONDS = 15.0
 GOOD_PROBES = 2
 # A pool that stood still so long before the last good probe is not what that probe asks: the side nobody uses any more.
 STILL_BEFORE_GOOD_SECONDS = 120.0
+# What could open one more session since the probes went bad is at no bound of its own; but the last place may have been
+# taken just then.
+GREW_SECONDS = 15.0
 CLEAR_SECONDS = 10.0
 # Above it the server itself is what is short.
 ROOM_RATIO = 0.9
@@ -169,8 +173,9 @@ class StarvationDetector:
     def _judge(self, service: str, window: Window) -> Finding | None:
         endpoints = [one for one in self._endpoints.values() if one.service == service]
         known = self._services.get(service)
-        if known is None and all(endpoint.bad_since is None for endpoint in endpoints):
-            return None  # all is well: nothing to look into
+        if (known is None or known.lit is None) and all(endpoint.bad_since is None for endpoint in endpoints):
+            self._services.pop(service, None)
+            return None  # all is well: nothing to look into, and nothing to count from
         starved = self._starved(service, endpoints, window)
         if known is None:
             if starved is None:
@@ -212,6 +217,8 @@ class StarvationDetector:
         good_at = max((endpoint.good_at for endpoint in endpoints if endpoint.good_at is not None), default=None)
         if good_at is not None:
             pools = [pool for pool in pools if pool.worked_until >= good_at - STILL_BEFORE_GOOD_SECONDS]
+        bad_since = min((one.bad_since for one in endpoints if one.bad_since is not None), default=math.inf)
+        pools = [pool for pool in pools if not bad_since <= pool.grew_at > window.t - GREW_SECONDS]
         if not pools:
             return None
         empty = [pool for pool in pools if _is_empty(pool, SESSIONS_LEAST, waited=waited)]

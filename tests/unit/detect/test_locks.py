@@ -147,6 +147,41 @@ def test_two_who_wait_for_a_minute_are_a_warning(row: Row, show: Show, watcher: 
     assert raised.signal.finding.severity == "warning"
 
 
+def test_two_behind_an_open_transaction_are_told_by_that_alone(row: Row, show: Show, watcher: Any) -> None:
+    show(watcher, lambda t: [holder(row), *queue(row, t, most=2)], 420)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert raised.signal.finding.severity == "critical"
+    assert not watcher.raised("lock_pileup")
+
+
+def test_look_at_the_moment_the_blocker_ends_blames_nobody_unseen(row: Row, show: Show, watcher: Any) -> None:
+    """The kernel wakes them one by one: they still wait, and nobody blocks them any more."""
+
+    def scene(t: float) -> Iterator[Any]:
+        if t < 400:
+            yield row(HOLDER, "active", at=290.0, xact_start=290.0, query="ALTER TABLE stock ADD note text")
+            yield from queue(row, t)
+        elif t < 402:
+            yield from queue(row, 399.0, blocked_by=())
+
+    show(watcher, scene, 420)
+    (raised,) = watcher.raised("lock_pileup")
+    assert raised.signal.finding.subject.blocker == HOLDER
+    assert watcher.cleared("lock_pileup")
+
+
+def test_queue_whose_blocker_is_told_no_more_is_told_on_its_own_in_eight_seconds(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield row(HOLDER, "active", at=290.0, xact_start=290.0, query="ALTER TABLE stock ADD note text")
+        yield from queue(row, t, blocked_by=(HOLDER,) if t < 400 else ())
+
+    show(watcher, scene, 420)
+    assert [one.signal.finding.subject.blocker for one in watcher.raised("lock_pileup")] == [HOLDER, None]
+    assert watcher.now[0].kind == "lock_pileup"
+
+
 def test_stand_bys_that_wait_for_their_leader_wake_nobody(row: Row, show: Show, watcher: Any) -> None:
     leader = row(HOLDER, "idle", at=0, application_name="scheduler")
     show(

@@ -146,6 +146,34 @@ def test_leak_in_another_service_than_the_one_that_fails_is_not_this(world: Any,
     assert said(watcher, "endpoint_down")
 
 
+def test_pool_that_goes_on_growing_has_something_to_lend_though_probes_flicker(world: Any, watcher: Any) -> None:
+    pool = world.pool("web@2.4.0", work=5.0, order="fifo", least=2, most=80)
+    lose_all(world, pool)
+    # Two in three of its probes are lost with the session that they had taken, for a while; the server keeps room.
+    probes = iter(range(1000))
+
+    def flicker() -> Any:
+        return Answer(seconds=math.inf) if next(probes) % 3 and world.elapsed > EMPTY else ask_pool(world, pool)
+
+    world.endpoint("web", "web", flicker, at=2.0)
+    watcher.follow(world.looks(EMPTY + 120))
+    assert not said(watcher), watcher.sentences()
+    assert said(watcher, "leak")
+
+
+def test_failed_probe_now_and_then_is_not_added_up_over_good_ones(world: Any, watcher: Any) -> None:
+    pool = world.pool("web@2.4.0", work=5.0, order="fifo", least=2, most=80)
+    lose_all(world, pool, every=20.0)
+    probes = iter(range(1000))
+
+    def seldom() -> Any:
+        return Answer(seconds=math.inf) if next(probes) % 5 == 0 and world.elapsed > EMPTY else ask_pool(world, pool)
+
+    world.endpoint("web", "web", seldom, at=2.0)
+    watcher.follow(world.looks(EMPTY + 300))
+    assert not said(watcher), watcher.sentences()
+
+
 def test_server_without_a_slot_left_is_another_incident(starving: Callable[..., Looks], watcher: Any) -> None:
     looks = starving(POOLS["fifo, filled"])
     watcher.follow(replace(look, slots=Slots(max=look.used + 3, superuser_reserved=3)) for look in looks)
