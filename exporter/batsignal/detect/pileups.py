@@ -2,22 +2,22 @@
 
 Signature (docs/detection.md): executions of one statement, of a service that was at work before, began one after the
 other, age together, and next to none of them ends; more come, or there is no session left for one. What runs, and what
-is usual, is `statements`'; this module owns the judgement and its words. It has no clock: time is the snapshot's.
+is usual, is `statements`', which services run it together `crowds`'; this module owns the judgement and its words. It
+has no clock: time is the snapshot's.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from statistics import median
 
 from batsignal.detect import headroom, wording
 from batsignal.detect.blame import versions_of
+from batsignal.detect.crowds import Crowd, GroupKey, crowds, train_of
 from batsignal.detect.memory import Memory
 from batsignal.detect.services import Services
 from batsignal.detect.signal import Finding, Severity
-from batsignal.detect.statements import LONG_SECONDS, Execution, Statement, StatementKey, Statements
+from batsignal.detect.statements import LONG_SECONDS, Execution, StatementKey, Statements
 from batsignal.detect.window import Window
 from batsignal.snapshot import Session, fingerprint
 
@@ -38,9 +38,6 @@ BURST_SECONDS = 12.0
 ENDED_RATIO = 0.25
 # When everything is slow, no statement is to blame: of all that became long in the same time, it is the better half.
 SHARE_OF_LONG_RATIO = 0.5
-# The onset: a gap this many times the usual one, and no shorter than that, is before it.
-GAP_FACTOR = 6.0
-GAP_LEAST_SECONDS = 5.0
 # A batch that is started bit by bit looks like a pile-up of a service that nobody knew: it warns when it has grown for
 # so long, and wakes somebody when the slots are going.
 BATCH_SESSIONS = 12
@@ -52,12 +49,17 @@ HEADROOM_SLACK_RATIO = 0.05
 WATCHED_SECONDS = 60.0
 CLEAR_SECONDS = 10.0
 STATEMENT_LENGTH = 200
+SERVICES_NAMED = 3
 
 
 @dataclass(slots=True)
 class _Lit:
-    """What is remembered of a pile-up while it is lit. `is_batch`: it may as well be a batch of a service unknown."""
+    """What is remembered of a pile-up while it is lit. `is_batch`: it may as well be a batch of a service unknown.
 
+    `groups` are the services that run it, the one first that ran most of it at the raise.
+    """
+
+    groups: tuple[GroupKey, ...]
     since: float
     harmless_at: float | None
     is_batch: bool
@@ -88,15 +90,18 @@ class PileupDetector:
         self._services.add(window)
         moved = list(self._statements.add(window))
         everything = sorted(one.start for statement in moved for one in statement.long)
-        by_size = sorted(moved, key=lambda one: (one.key not in self._lit, -len(one.long), one.key))
-        seen = {one.key for one in by_size if self._judge(one, everything, window)}
+        told = {(group, first[1]): first for first, lit in self._lit.items() for group in lit.groups}
+        found = [(told.get(one.key, one.key), one) for one in crowds(moved, told, self._services.were_at_work)]
+        found.sort(key=lambda item: (item[0] not in self._lit, -len(item[1].long), item[0]))
+        seen = {key for key, crowd in found if self._judge(key, crowd, everything, window)}
         self._fade(seen, window)
         self._last = tuple(lit.finding for lit in self._lit.values() if lit.finding is not None)
         return self._last
 
     def remembered(self) -> Memory:
         """Return what is usual of statements, for the next life of the daemon."""
-        return self._statements.remembered({key: lit.since for key, lit in self._lit.items()})
+        harmful = {(group, name): lit.since for (_, name), lit in self._lit.items() for group in lit.groups}
+        return self._statements.remembered(harmful)
 
     def recall(self, memory: Memory) -> None:
         """Take over what an earlier life remembered; raises ValueError, TypeError or KeyError when it does not fit."""
@@ -104,59 +109,58 @@ class PileupDetector:
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
-    def _judge(self, statement: Statement, everything: Sequence[float], window: Window) -> bool:
-        """Judge one statement; return whether something is said of it now."""
-        lit = self._lit.get(statement.key)
+    def _judge(self, key: StatementKey, crowd: Crowd, everything: Sequence[float], window: Window) -> bool:
+        """Judge what runs of one statement; return whether something is said of it now."""
+        lit = self._lit.get(key)
         if lit is None:
-            lit = self._raised(statement, everything, window)
+            lit = self._raised(key, crowd, everything, window)
             if lit is None:
                 return False
-            self._lit[statement.key] = lit
-        elif len(statement.long) < PILE_SESSIONS / 2:
+            self._lit[key] = lit
+        elif len(crowd.long) < PILE_SESSIONS / 2:
             return False
-        lit.count, lit.fewer_seconds = len(statement.long), 0.0
-        lit.finding = self._finding(statement, lit, window)
+        lit.groups += tuple(group for group in crowd.groups if group not in lit.groups)
+        lit.count, lit.fewer_seconds = len(crowd.long), 0.0
+        lit.finding = self._finding(key, crowd, lit, window)
         return True
 
-    def _raised(self, statement: Statement, everything: Sequence[float], window: Window) -> _Lit | None:
+    def _raised(self, key: StatementKey, crowd: Crowd, everything: Sequence[float], window: Window) -> _Lit | None:
         """Return what is to be remembered of a statement that piles up; None while it is everyday life."""
-        if len(statement.long) < PILE_SESSIONS:
+        if len(crowd.long) < PILE_SESSIONS:
             return None
-        pile = _pile(statement.long)
+        pile = train_of(crowd.long)
         since = pile[0].start
-        if not self._is_pile(statement, pile, everything, window):
+        if not self._is_pile(crowd, pile, everything, window):
             return None
-        is_batch = not self._services.were_at_work(statement.key[0], since)
-        if (is_batch and not self._is_long_batch(pile, window)) or self._is_brought_about(statement, len(pile)):
+        is_batch = not self._services.were_at_work(key[0], since)
+        if (is_batch and not self._is_long_batch(pile, window)) or self._is_brought_about(crowd, len(pile)):
             return None
-        return _Lit(since=since, harmless_at=self._statements.quick(statement.key[1], since), is_batch=is_batch)
+        return _Lit(crowd.groups, since, harmless_at=self._statements.quick(key[1], since), is_batch=is_batch)
 
-    def _is_pile(
-        self, statement: Statement, pile: Sequence[Execution], everything: Sequence[float], window: Window
-    ) -> bool:
+    def _is_pile(self, crowd: Crowd, pile: Sequence[Execution], everything: Sequence[float], window: Window) -> bool:
         """Whether so many are more than usual, old, more all the time or all there can be, and do not end."""
         t, since = window.t, pile[0].start
         # Just before the first of the pile became long, none of it was: what was long then is what there usually is.
-        usual = max(statement.usual(since), statement.count_before(since + LONG_SECONDS))
+        usual = max(crowd.usual(since), crowd.count_before(since + LONG_SECONDS))
         least = max(PILE_SESSIONS, USUAL_FACTOR * usual + USUAL_SLACK)
-        ended = statement.ended_since(since)
+        ended = crowd.ended_since(since)
         if len(pile) < least or t - since < PILE_SECONDS or ended > ENDED_RATIO * (len(pile) + ended):
             return False
         if len(pile) < SHARE_OF_LONG_RATIO * sum(1 for start in everything if start >= since):
             return False
-        if since < window.began and not self._is_seen(statement, len(pile), window):
+        if since < window.began and not self._is_seen(crowd, len(pile), window):
             return False
-        newest = max(one.start for one in statement.running.values())
+        newest = max(one.start for one in crowd.running.values())
         if t - newest <= NEWEST_SECONDS and newest - since >= SPREAD_SECONDS:
             return True
-        return t - since >= BURST_SECONDS and _whole_pool_ratio(statement) >= WHOLE_POOL_RATIO
+        return t - since >= BURST_SECONDS and crowd.whole_pool_ratio >= WHOLE_POOL_RATIO
 
     @staticmethod
-    def _is_seen(statement: Statement, count: int, window: Window) -> bool:
+    def _is_seen(crowd: Crowd, count: int, window: Window) -> bool:
         """Whether enough of it happened before our eyes: that it grew, or that for long none ended."""
-        if count - statement.at_start >= PILE_SESSIONS:
+        if count - crowd.at_start >= PILE_SESSIONS:
             return True
-        return window.t - window.began >= WATCHED_SECONDS and not statement.ended_since(-math.inf)
+        return window.t - window.began >= WATCHED_SECONDS and not crowd.ended_since(-math.inf)
 
     @staticmethod
     def _is_long_batch(pile: Sequence[Execution], window: Window) -> bool:
@@ -164,11 +168,9 @@ class PileupDetector:
             return True
         return len(pile) >= BATCH_SESSIONS and pile[-1].start - pile[0].start >= BATCH_SECONDS
 
-    def _is_brought_about(self, statement: Statement, count: int) -> bool:
+    def _is_brought_about(self, crowd: Crowd, count: int) -> bool:
         """Whether another pile-up that is lit explains this one: it slows everything down, its own service first."""
-        return any(
-            key != statement.key and (key[0] == statement.key[0] or lit.count > count) for key, lit in self._lit.items()
-        )
+        return any(lit.count > count or set(lit.groups) & set(crowd.groups) for lit in self._lit.values())
 
     def _fade(self, seen: set[StatementKey], window: Window) -> None:
         """Hold for a moment what has become few. Time in which nobody looked does not count."""
@@ -182,12 +184,12 @@ class PileupDetector:
 
     # -- the words -------------------------------------------------------------------------------------------------
 
-    def _finding(self, statement: Statement, lit: _Lit, window: Window) -> Finding:
-        sessions = [one.session for one in statement.long]
-        group, name = statement.key
-        subject = replace(headroom.subject_of(window, sessions), query_id=_statement_id(statement))
+    def _finding(self, key: StatementKey, crowd: Crowd, lit: _Lit, window: Window) -> Finding:
+        sessions = crowd.sessions
+        group, name = key
+        subject = replace(headroom.subject_of(window, sessions), query_id=crowd.statement_id)
         exhaustion = self._pace.exhaustion_seconds(window)
-        who, count = wording.culprit(subject), len(statement.running)
+        who, count = _who(crowd, lit, window) or wording.culprit(subject), len(crowd.running)
         share = headroom.share(window, count)
         return Finding(
             kind="query_pileup",
@@ -197,7 +199,7 @@ class PileupDetector:
             since=lit.since,
             sessions=count,
             exhaustion_seconds=exhaustion,
-            evidence=tuple(_evidence(statement, lit, window)),
+            evidence=tuple(_evidence(crowd, lit, window)),
             summary=f"one statement of {who} piles up: {wording.sessions(count)} run it at once"
             + (f", {share}" if share else "")
             + headroom.left(window, exhaustion),
@@ -217,43 +219,46 @@ class PileupDetector:
         return "critical" if used >= HEADROOM_RATIO - slack else "warning"
 
 
-def _pile(long: Sequence[Execution]) -> list[Execution]:
-    """Return those that came one after the other up to the newest: what ran for long before is not of the pile."""
-    gaps = [later.start - earlier.start for earlier, later in pairwise(long)]
-    longest = max(GAP_FACTOR * median(gaps), GAP_LEAST_SECONDS) if gaps else GAP_LEAST_SECONDS
-    begin = next((index + 1 for index in range(len(gaps) - 1, -1, -1) if gaps[index] > longest), 0)
-    return list(long[begin:])
+def _who(crowd: Crowd, lit: _Lit, window: Window) -> str | None:
+    """Name the services that run it, in the order in which they were told; None where it is one, as ever."""
+    by_service = _by_service(crowd, window)
+    names = [by_service[group][0] for group in lit.groups if group in by_service]
+    if len(names) <= 1:
+        return None
+    if len(names) > SERVICES_NAMED:
+        names[SERVICES_NAMED - 1 :] = [f"{len(names) - SERVICES_NAMED + 1} more"]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _whole_pool_ratio(statement: Statement) -> float:
-    """Return the share that runs the statement, of all sessions of the origins in which it runs: usually of pools."""
-    origins = {id(one.track.origin): one.track.origin for one in statement.running.values()}
-    held = sum(len(origin.tracks) for origin in origins.values())
-    return len(statement.running) / held if held else 0.0
+def _by_service(crowd: Crowd, window: Window) -> Mapping[GroupKey, tuple[str, int]]:
+    """Return of each service that runs it for long its name and how many sessions do."""
+    return {
+        one.key[0]: (
+            wording.culprit(headroom.subject_of(window, (each.session for each in one.long))),
+            len(one.long),
+        )
+        for one in crowd.members
+        if one.long
+    }
 
 
-def _statement_id(statement: Statement) -> str | None:
-    """Return the id that all of its executions have; those that are being planned have none yet, and do not count."""
-    ids = Counter(one.session.query_id for one in statement.long if one.session.query_id is not None)
-    if len(ids) == 1:
-        return next(iter(ids))
-    return None if ids else statement.long[0].session.statement_id if statement.long else None
-
-
-def _evidence(statement: Statement, lit: _Lit, window: Window) -> Iterable[str]:
-    oldest = wording.duration(window.t - min(one.start for one in statement.running.values()))
+def _evidence(crowd: Crowd, lit: _Lit, window: Window) -> Iterable[str]:
+    oldest = wording.duration(window.t - min(one.start for one in crowd.running.values()))
     yield (
-        f"{wording.sessions(len(statement.running))} run it, {len(statement.long)} for more than "
-        f"{wording.duration(LONG_SECONDS)}, the oldest for {oldest}; {statement.ended_since(lit.since)} have ended"
+        f"{wording.sessions(len(crowd.running))} run it, {len(crowd.long)} for more than "
+        f"{wording.duration(LONG_SECONDS)}, the oldest for {oldest}; {crowd.ended_since(lit.since)} have ended"
     )
-    text = next((one.session.query for one in statement.long if one.session.query), None)
+    counts = dict(_by_service(crowd, window).values())
+    if len(counts) > 1:
+        yield f"they are of {wording.largest(counts)}"
+    text = next((one.session.query for one in crowd.long if one.session.query), None)
     if text:
         yield f"the statement: {text[:STATEMENT_LENGTH]}"
     if lit.harmless_at is not None:
         yield f"until {wording.clock_time(lit.harmless_at)} it was seen to end quickly"
-    waits = Counter(one.session.wait_event or "the processor" for one in statement.long).most_common(2)
+    waits = Counter(one.session.wait_event or "the processor" for one in crowd.long).most_common(2)
     yield "it waits for: " + ", ".join(f"{name} {count}" for name, count in waits)
-    hosts = {one.session.client_addr for one in statement.long if one.session.client_addr}
+    hosts = {one.session.client_addr for one in crowd.long if one.session.client_addr}
     if len(hosts) > 1:
         yield f"from {len(hosts)} client addresses"
 

@@ -268,6 +268,96 @@ def test_second_statement_that_is_slowed_by_the_first_is_not_told(row: Row, show
     assert raised.signal.finding.subject.application == "web"
 
 
+POOLER = {"usename": "shop", "client_addr": "10.0.0.9"}
+
+
+def two_services(row: Row, t: float, *, share: int = 2, **facts: Any) -> Iterator[Any]:
+    """Two services behind one pooler run a statement that does not end; every so many of it is the second's."""
+    for name, first in (("web@1.0", 100), ("api@7", 200)):
+        for n in range(8):
+            used_at = t - (t + n) % 3 - 0.1
+            yield row(first + n, "idle", at=used_at, application_name=name, **POOLER)
+    for n in range(60):
+        at = 400.0 + n
+        if at <= t:
+            second = n % share == share - 1
+            mine = POOLER | ({"application_name": "api@7"} | facts if second else {})
+            yield row(500 + n, "active", at=at, opened=300.0, query=SLOW, query_id="815", **mine)
+
+
+def test_statement_that_two_services_pile_up_is_one_signal_that_names_both(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: two_services(row, t), 460)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.t - start - 400 <= 15
+    found = watcher.now[0]
+    assert (found.subject.application, found.subject.user, found.subject.database) == (None, "shop", "shop")
+    assert (found.subject.client, found.subject.query_id) == ("10.0.0.9", "815")
+    assert found.summary.startswith("one statement of api@7 and web@1.0 piles up: 60 sessions run it at once")
+    assert "they are of web@1.0 29, api@7 28" in found.evidence
+    assert found.sessions == 60
+    assert found.severity == "critical"
+
+
+def test_service_that_runs_a_little_of_what_another_piles_up_is_not_named_for_it(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    show(watcher, lambda t: two_services(row, t, share=6), 440)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.signal.finding.subject.application == "web"
+    assert "api" not in watcher.now[0].summary
+
+
+def test_statement_of_one_text_in_two_databases_is_two_and_the_smaller_is_a_symptom(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    show(watcher, lambda t: two_services(row, t, share=3, datname="other"), 440)
+    (raised,) = watcher.raised("query_pileup")
+    assert (raised.signal.finding.subject.application, raised.signal.finding.subject.database) == ("web", "shop")
+    assert watcher.now[0].sessions == 27
+
+
+def test_service_that_joins_a_pile_up_later_is_named_in_the_signal_that_is_lit(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        for one in two_services(row, t):
+            if one.application_name == "web@1.0" or one.state == "idle" or t > 430:
+                yield one
+
+    show(watcher, scene, 460)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.signal.finding.subject.application == "web"
+    assert raised.signal.raised_as.application == "web"
+    assert "web@1.0 and api@7" in watcher.now[0].summary
+    assert not watcher.cleared("query_pileup")
+
+
+def test_pile_up_of_two_services_goes_on_as_one_when_the_first_is_rid_of_it(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        for one in two_services(row, t):
+            if one.application_name == "api@7" or one.state == "idle" or t < 430:
+                yield one
+
+    show(watcher, scene, 460)
+    assert len(watcher.raised("query_pileup")) == 1
+    assert not watcher.cleared("query_pileup")
+    assert watcher.now[0].subject.application == "api"
+
+
+def test_batches_of_many_names_that_run_one_statement_are_no_service(row: Row, show: Show, watcher: Any) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        yield from pool(row, t)
+        for n in range(40):  # each run of a job has a name of its own, and is gone after it
+            at = 400.0 + n
+            if at <= t < at + 30:
+                yield row(500 + n, "active", at=at, opened=at, query=SLOW, application_name=f"job-{n // 4}")
+
+    show(watcher, scene, 500)
+    assert not watcher.raised("query_pileup"), watcher.sentences()
+
+
 def test_daemon_that_starts_in_the_middle_calls_what_grows_on_with_its_true_onset(
     row: Row, show: Show, watcher: Any, start: float
 ) -> None:
