@@ -75,8 +75,12 @@ class Daemon:
 
     def said(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of the log with this message."""
+        return [line for line in self.lines() if line["event"] == event]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the log so far."""
         lines = self.log_path.read_bytes().splitlines(keepends=True)
-        return [line for line in (json.loads(one) for one in lines if one.endswith(b"\n")) if line["event"] == event]
+        return [json.loads(one) for one in lines if one.endswith(b"\n")]
 
     @property
     def port(self) -> int:
