@@ -8,37 +8,31 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from batsignal import __version__, footprint
 from batsignal.census import Census
 from batsignal.chronicle import Chronicle
-from batsignal.config import Config, EndpointConfig, SecretText
-from batsignal.deploys.conduct import Conduct
-from batsignal.deploys.log import DeployLog
-from batsignal.deploys.verify import verify
+from batsignal.clerk import Clerk
+from batsignal.config import Config, SecretText
+from batsignal.deploys.ledger import Ledger
+from batsignal.endpoints import Endpoints
 from batsignal.errors import ConfigError
 from batsignal.expose.deploys import Desk
-from batsignal.expose.exchange import Refusal, spelled
-from batsignal.expose.metrics import Exposition
-from batsignal.expose.releases import ReleaseDesk, Wish
+from batsignal.expose.releases import ReleaseDesk
 from batsignal.expose.server import WebServer, build_app
 from batsignal.names import ApplicationPattern
-from batsignal.poll.health import Prober, Target
 from batsignal.poll.resolve import Resolver
-from batsignal.record.board import Board, BoardCell, ServerBoard
-from batsignal.record.tally import EndpointTally
+from batsignal.publication import Publication
+from batsignal.record.board import Board, ServerBoard
 from batsignal.recordings import open_recordings
-from batsignal.releaser import NotSeenError, release
-from batsignal.releases.order import Release
 from batsignal.runner import ServerRunner
-from batsignal.schedule import PROBES, Schedule
-from batsignal.snapshot import Deploy, ProbeResult, Snapshot
+from batsignal.schedule import Schedule
+from batsignal.snapshot import Deploy, Snapshot
 from batsignal.web_watch import WebWatch
 
 STOP_SECONDS = 2.0
@@ -76,28 +70,33 @@ class Daemon:
         self._is_settled = False
         self._give_back_at = 0.0
         now = clock()
-        self._cell = BoardCell(Board(version=__version__, started_at=now, config_reload_at=now))
-        self._exposition = Exposition(lambda: self._cell.board)
+        self._publication = Publication(Board(version=__version__, started_at=now, config_reload_at=now))
         self._resolver = Resolver()
         self._deploy_token = _secret(config.web.deploy_token())
         self._web_watch = WebWatch(web_config_file)
         self._release_token = _secret(config.web.release_token())
         self._chronicle = Chronicle(config.store, clock=clock)
-        self._deploys = DeployLog(self._pattern(config))
-        self._conduct = Conduct(self._pattern(config))
+        self._ledger = Ledger(self._pattern(config))
         self._runners: dict[str, ServerRunner] = {}
-        self._homes: dict[str, tuple[ServerRunner, ...]] = {}
+        self._clerk = Clerk(
+            ledger=lambda: self._ledger,
+            pattern=lambda: self._pattern(self._config),
+            runners=self._runners,
+            publication=self._publication,
+            chronicle=self._chronicle,
+            clock=clock,
+        )
         self._schedule = Schedule(check=self._check)
-        self._prober = Prober(deliver=self._probed, clock=clock)
+        self._endpoints = Endpoints(schedule=self._schedule, publication=self._publication, clock=clock)
         app = build_app(
-            board=lambda: self._cell.board,
-            metrics=self._exposition.answer,
+            board=lambda: self._publication.board,
+            metrics=self._publication.metrics,
             reload=self.reload if enable_lifecycle else None,
             clock=clock,
             runbooks=runbooks,
             past=self._chronicle.history,
-            desk=Desk(mark=self._mark, token=lambda: self._deploy_token, verify=self._verify),
-            release_desk=ReleaseDesk(release=self._release, token=lambda: self._release_token),
+            desk=Desk(mark=self._clerk.mark, token=lambda: self._deploy_token, verify=self._clerk.verify),
+            release_desk=ReleaseDesk(release=self._clerk.release, token=lambda: self._release_token),
         )
         self._web = WebServer(app, WebServer.bind(listen_address), lambda: self._web_watch.access)
         # After the port: a second daemon by mistake must not empty the recording of the first.
@@ -110,8 +109,8 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop everything within about `STOP_SECONDS`."""
-        self._deploys = DeployLog(self._pattern(self._config), known=self._chronicle.start())
-        self._prober.start()
+        self._ledger = Ledger(self._pattern(self._config), known=self._chronicle.start())
+        self._endpoints.start()
         self._schedule.start()
         try:
             self._apply(self._config, before=None)
@@ -130,7 +129,7 @@ class Daemon:
         """Read the configuration again; return None, or why the old one stays in force."""
         with self._reloading:
             web_error = self._web_watch.reload()
-            self._tell_web_config()
+            self._publication.show(web_config_error=self._web_watch.error)
             try:
                 config = self._read_config()
                 deploy_token = _secret(config.web.deploy_token())
@@ -140,8 +139,7 @@ class Daemon:
                 log.error(  # noqa: TRY400 - the file is wrong, not the code: no traceback
                     "config not reloaded, the old one stays in force", reason=text
                 )
-                self._cell.swap(lambda board: replace(board, config_reload_ok=False, config_reload_error=text))
-                self._exposition.refresh(None)
+                self._publication.show(config_reload_ok=False, config_reload_error=text)
                 return text
             for key, new, old in (
                 ("web.listen_address", config.web.listen_address, self._config.web.listen_address),
@@ -152,11 +150,7 @@ class Daemon:
             self._deploy_token, self._release_token = deploy_token, release_token
             before, self._config = self._config, config
             self._apply(config, before=before)
-            now = self._clock()
-            self._cell.swap(
-                lambda board: replace(board, config_reload_ok=True, config_reload_at=now, config_reload_error=None)
-            )
-            self._exposition.refresh(None)
+            self._publication.show(config_reload_ok=True, config_reload_at=self._clock(), config_reload_error=None)
             log.info("config reloaded", servers=len(config.servers), endpoints=len(config.endpoints))
             return web_error
 
@@ -172,8 +166,7 @@ class Daemon:
             before.application_pattern == config.application_pattern and before.metrics == config.metrics
         )
         if before is not None and not same_reading:
-            self._deploys = DeployLog(self._pattern(config), known=self._deploys.known)
-            self._conduct = Conduct(self._pattern(config))
+            self._ledger = Ledger(self._pattern(config), known=self._ledger.known)
         wanted = {server.name: server for server in config.servers}
         deadline = time.monotonic() + RELOAD_SECONDS
         leaving = [
@@ -190,9 +183,9 @@ class Daemon:
         for runner in leaving:
             runner.close(deadline)
         self._chronicle.watch_only(wanted)
-        self._conduct.watch_only(wanted)
+        self._ledger.watch_only(wanted)
         kept = set(self._runners)
-        self._cell.swap(
+        self._publication.change(
             lambda board: replace(
                 board, servers={name: board.servers.get(name) if name in kept else None for name in wanted}
             )
@@ -200,7 +193,7 @@ class Daemon:
         for name, server in wanted.items():
             if name not in kept:
                 self._runners[name] = self._runner(server.name, config)
-        self._apply_endpoints(config, before)
+        self._endpoints.apply(config, before=before, runners=self._runners)
         for name in wanted.keys() - kept:
             runner = self._runners[name]
             if runner.pooler is not None:
@@ -215,166 +208,41 @@ class Daemon:
             whole=config,
             pattern=self._pattern(config),
             resolver=self._resolver,
-            find_deploys=self._find_deploys,  # a reload may replace the log
+            find_deploys=self._find_deploys,
             publish=self._put_server,
             chronicle=self._chronicle,
             recording=self._recordings.get(name),
             clock=self._clock,
         )
 
-    def _apply_endpoints(self, config: Config, before: Config | None) -> None:
-        old = {endpoint.name: endpoint for endpoint in before.endpoints} if before else {}
-        new = {endpoint.name: endpoint for endpoint in config.endpoints}
-        self._homes = {
-            name: tuple(self._runners[server] for server in endpoint.servers or [one.name for one in config.servers])
-            for name, endpoint in new.items()
-        }
-        for name, endpoint in old.items():
-            if new.get(name) != endpoint:
-                self._schedule.remove(_endpoint_job(name), executor=PROBES)
-        self._cell.swap(
-            lambda board: replace(
-                board,
-                endpoints={
-                    name: board.endpoints[name]
-                    if old.get(name) == endpoint
-                    else EndpointTally(endpoint=name, service=endpoint.service_name)
-                    for name, endpoint in new.items()
-                },
-            )
-        )
-        for name, endpoint in new.items():
-            if old.get(name) != endpoint:
-                self._add_endpoint(endpoint)
-
-    def _add_endpoint(self, endpoint: EndpointConfig) -> None:
-        target = Target(
-            name=endpoint.name,
-            url=endpoint.url,
-            service=endpoint.service_name,
-            timeout_seconds=endpoint.timeout_seconds,
-        )
-        self._schedule.add(
-            _endpoint_job(endpoint.name),
-            lambda: self._prober.submit(target),
-            endpoint.interval_seconds,
-            executor=PROBES,
-        )
-
-    # -- what ticks and probes bring -------------------------------------------------------------------------------
-
-    def _put_server(self, server: ServerBoard) -> None:
-        self._cell.put_server(server)
-        self._conduct.lit(server.name, server.signals, server.snapshot.t)
-        self._show_deploys()
-        self._show_incidents()
-        self._exposition.refresh(server.name)
+    # -- what ticks and the watchdog bring -------------------------------------------------------------------------
 
     def _find_deploys(self, snapshot: Snapshot, census: Census) -> tuple[Deploy, ...]:
-        self._conduct.add(snapshot, census)
-        return self._deploys.add(snapshot, census)
+        return self._ledger.add(snapshot, census)  # a reload may have replaced it
 
-    def _verify(self, service: str, version: str, window_seconds: float) -> Mapping[str, Any]:
-        """Return the checklist of a deploy; raises Refusal for one that nobody marked and no session showed."""
-        known = (one for one in reversed(self._deploys.known) if one.service == service and one.is_of(version))
-        deploy = next(known, None)
-        if deploy is None:
-            at = self._conduct.first_seen(service, version)
-            if at is None:
-                versions = ", ".join(map(spelled, self._conduct.versions(service))) or "none"
-                raise Refusal(
-                    404,
-                    f"no deploy of {spelled(service)} {spelled(version)} was marked, and no session of it seen;"
-                    f" versions of that service seen: {versions}",
-                )
-            deploy = Deploy(service=service, version=version, at=at)
-        return verify(deploy, self._conduct, now=self._clock(), window_seconds=window_seconds).as_json()
-
-    def _mark(self, deploy: Deploy) -> tuple[Deploy, bool]:
-        """Take in a deploy that somebody tells of: the next tick judges by it, and the next life of the daemon."""
-        known, is_news = self._deploys.mark(deploy)
-        if is_news:
-            log.info("deploy marked", service=known.service, version=known.version, at=known.at)
-            self._show_deploys()
-        return known, is_news
-
-    def _release(self, wish: Wish) -> Release:
-        """End what a culprit holds, or say what would end; raises Refusal."""
-        names = ", ".join(self._runners)
-        if wish.server is None and len(self._runners) > 1:
-            raise Refusal(400, f"server: missing; expected one of {names}")
-        runner = next(iter(self._runners.values())) if wish.server is None else self._runners.get(wish.server)
-        if runner is None:
-            raise Refusal(400, f"server: expected one of {names}, got {spelled(wish.server)}")
-        board = self._cell.board.servers.get(runner.config.name)
-        try:
-            return release(
-                wish.order,
-                runner,
-                pattern=self._pattern(self._config),
-                signals=() if board is None else board.signals,
-                dry_run=not wish.for_real,
-                asked_by=(wish.by, wish.address),
-                audit=self._chronicle.released,
-            )
-        except NotSeenError as exc:
-            raise Refusal(503, str(exc)) from exc
-
-    def _show_deploys(self) -> None:
-        deploys = self._deploys.known
-        if deploys != self._cell.board.deploys:
-            self._chronicle.deployed(deploys)
-            self._cell.swap(lambda board: replace(board, deploys=deploys))
-            self._exposition.refresh(None)
-
-    def _show_incidents(self) -> None:
-        incidents = self._chronicle.recent
-        if incidents is not self._cell.board.incidents:
-            self._cell.swap(lambda board: replace(board, incidents=incidents))
-
-    def _probed(self, result: ProbeResult) -> None:
-        runners = self._homes.get(result.endpoint)
-        if runners is None:
-            return  # a reload took the endpoint away while its probe was under way
-        # Each server it depends on may be why. Its own signals are said at the first: two would page twice.
-        for runner in runners:
-            runner.probed(replace(result, is_home=runner is runners[0]))
-
-        def add(board: Board) -> Board:
-            tally = board.endpoints.get(result.endpoint)
-            if tally is None:
-                return board
-            return replace(board, endpoints={**board.endpoints, result.endpoint: tally.add(result)})
-
-        self._cell.swap(add)
-        self._exposition.refresh(None)
+    def _put_server(self, server: ServerBoard) -> None:
+        self._publication.put(server)
+        self._ledger.lit(server.name, server.signals, server.snapshot.t)
+        self._clerk.keep_deploys()
+        self._publication.show(incidents=self._chronicle.recent)
 
     def _check(self) -> None:
         """Look after what no tick can tell, twice a second: ticks that hang, the disk, and the web config's files."""
         self._check_ages()
-        if not self._is_settled and self._cell.board.ready:
+        if not self._is_settled and self._publication.board.ready:
             self._is_settled = True
             footprint.settle()
         if time.monotonic() >= self._give_back_at:
             self._give_back_at = time.monotonic() + GIVE_BACK_SECONDS
             footprint.give_back()
         if self._web_watch.check():
-            self._tell_web_config()
-        health = self._chronicle.tell()
-        if health is not self._cell.board.store:
-            self._cell.swap(lambda board: replace(board, store=health))
-            self._exposition.refresh(None)
-
-    def _tell_web_config(self) -> None:
-        error = self._web_watch.error
-        if error != self._cell.board.web_config_error:
-            self._cell.swap(lambda board: replace(board, web_config_error=error))
-            self._exposition.refresh(None)
+            self._publication.show(web_config_error=self._web_watch.error)
+        self._publication.show(store=self._chronicle.tell())
 
     def _check_ages(self) -> None:
         """Show a server as not answering once its last answer is too old, even when its tick hangs."""
         for name, runner in list(self._runners.items()):
-            stale = runner.overdue(self._cell.board.servers.get(name))
+            stale = runner.overdue(self._publication.board.servers.get(name))
             if stale is not None:
                 log.warning("server not seen", server=name, state="timeout", reason="the tick hangs")
                 self._put_server(stale)
@@ -395,7 +263,7 @@ class Daemon:
         log.info("stopping")
         deadline = time.monotonic() + STOP_SECONDS
         self._schedule.stop()
-        self._prober.stop(STOP_SECONDS / 2)
+        self._endpoints.stop(STOP_SECONDS / 2)
         for runner in self._runners.values():
             runner.close(deadline)
         for name, recording in self._recordings.items():
@@ -417,7 +285,3 @@ def _server_job(name: str) -> str:
 
 def _pooler_job(name: str) -> str:
     return f"pooler {name}"
-
-
-def _endpoint_job(name: str) -> str:
-    return f"endpoint {name}"
