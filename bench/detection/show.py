@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from batsignal.detect.wording import duration
+from batsignal.spelling import duration
 from detection.score import Said, TruthScore
 from detection.stock_rules import WAYS
 from detection.variation import Variation, run_variation

@@ -817,7 +817,7 @@ def test_check_says_a_line_of_everything_that_is_well(
     assert store_line == "ok   store: batsignal.db and its recordings can be written, kept for 14 days"
     assert config_line == "ok   config: 1 server, 1 endpoint"
     assert re.fullmatch(r"ok   server db1: PostgreSQL 15, \d+ of 37 usable slots taken, ping [\d.]+ ms", server_line)
-    assert re.fullmatch(r"ok   endpoint web: HTTP 200, \d+ ms", endpoint_line)
+    assert re.fullmatch(r"ok   endpoint web: HTTP 200, [\d.]+ ms", endpoint_line)
 
 
 def test_check_says_what_is_not_well_and_what_will_not_be_used(

@@ -49,6 +49,7 @@ LAYERS: dict[str, Layer] = {
     "batsignal.assets": Layer(),
     "batsignal.names": Layer(banned=WORLD, is_pure=True),
     "batsignal.snapshot": Layer(ours=("batsignal.names",), banned=WORLD, is_pure=True),
+    "batsignal.spelling": Layer(banned=WORLD, is_pure=True),
     "batsignal.census": Layer(ours=("batsignal.snapshot",), banned=WORLD, is_pure=True),
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(
@@ -73,7 +74,7 @@ LAYERS: dict[str, Layer] = {
     ),
     "batsignal.detect.signal": Layer(banned=WORLD, is_pure=True),
     "batsignal.detect.*": Layer(
-        ours=("batsignal.names", "batsignal.snapshot", "batsignal.detect", "batsignal.config"),
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.spelling", "batsignal.detect", "batsignal.config"),
         names=(("batsignal.config", "Thresholds"),),
         banned=WORLD,
         is_pure=True,
@@ -109,7 +110,9 @@ LAYERS: dict[str, Layer] = {
         is_pure=True,
     ),
     "batsignal.deploys.verify": Layer(
-        ours=("batsignal.names", "batsignal.snapshot", "batsignal.deploys"), banned=WORLD, is_pure=True
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.spelling", "batsignal.deploys"),
+        banned=WORLD,
+        is_pure=True,
     ),
     "batsignal.deploys.*": Layer(
         ours=(
@@ -141,6 +144,7 @@ LAYERS: dict[str, Layer] = {
         ours=(
             "batsignal.names",
             "batsignal.snapshot",
+            "batsignal.spelling",
             "batsignal.detect.signal",
             "batsignal.record",
             "batsignal.errors",

@@ -24,6 +24,7 @@ from batsignal.poll.rows import Row
 from batsignal.poll.sight import Sight
 from batsignal.record.database import examined
 from batsignal.snapshot import Snapshot
+from batsignal.spelling import latency
 
 PATIENCE_SECONDS = 5.0
 
@@ -100,10 +101,9 @@ def _say_reached(where: str, snapshot: Snapshot) -> bool:
     if met is not None:
         seen = "" if snapshot.failure is not None else f"; seen by way of {snapshot.view}: {used}"
         return say(False, where, f"{met.reason}: {met.text}{seen}")
-    ping = (snapshot.ping_seconds or 0) * 1000
     version = (snapshot.server_version_num or 0) // 10000
     seat = ", and our seat is a reserved one" if snapshot.view == "reserved" else ""
-    return say(True, where, f"PostgreSQL {version}, {used}, ping {ping:.1f} ms{seat}")
+    return say(True, where, f"PostgreSQL {version}, {used}, ping {latency(snapshot.ping_seconds)}{seat}")
 
 
 def _say_untracked(where: str, snapshot: Snapshot) -> bool:
@@ -176,7 +176,7 @@ async def _check_endpoint(endpoint: EndpointConfig) -> bool:
         timeout_seconds=endpoint.timeout_seconds,
     )
     result = await probe(target)
-    took = f"{result.seconds * 1000:.0f} ms"
+    took = latency(result.seconds)
     where = f"endpoint {endpoint.name}"
     if result.up:
         return say(True, where, f"HTTP {result.status}, {took}")

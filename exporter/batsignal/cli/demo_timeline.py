@@ -10,6 +10,7 @@ from batsignal.cli.terminal import Tone
 from batsignal.drills.actors.shoppers import Mood
 from batsignal.drills.scene import RELEASE, SERVICE, Leak
 from batsignal.drills.watcher import Sighting, SignalSeen
+from batsignal.spelling import duration
 
 BAR_CELLS = 20
 QUIET_SECONDS = 5.0
@@ -114,9 +115,8 @@ class Timeline:
         came = sorted(((at, what) for at, what in rows if at is not None), key=lambda row: row[0])
         lines = [Line(), Line(text="What happened", tone="strong")]
         for at, what in came:
-            after = (
-                f"  ({at - self.began_at:.0f} s after the first loss)" if self.began_at and at > self.began_at else ""
-            )
+            lasted = at - self.began_at if self.began_at is not None else 0.0
+            after = f"  ({duration(lasted)} after the first loss)" if lasted > 0 else ""
             lines.append(Line(text=f"  +{clock(at - self.deployed_at)}  {what}{after}"))
         lines += [Line(text=f"  not yet  {what}", tone="faint") for at, what in rows if at is None]
         return lines
@@ -151,7 +151,11 @@ class Timeline:
         after = ""
         if seen.kind == RELEASE.kind and self.signal_at is None and self.deployed_at is not None:
             self.signal_at = seen.detected
-            after = f", {seen.detected - self.began_at:.0f} s after the first lost session" if self.began_at else ""
+            after = (
+                f", {duration(seen.detected - self.began_at)} after the first lost session"
+                if self.began_at is not None
+                else ""
+            )
         tone: Tone = "alarm" if seen.severity == "critical" else "strong"
         yield Line()
         yield self._event(f"SIGNAL LIT: {seen.kind} ({seen.severity}){after}", tone, seen.detected)

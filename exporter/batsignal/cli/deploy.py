@@ -8,9 +8,9 @@ import math
 from typing import Any
 
 from batsignal.cli.answers import asked, usable_token
-from batsignal.detect.wording import clock_time
 from batsignal.drills.daemon_api import without_login
 from batsignal.errors import ConfigError, UnreachableError
+from batsignal.spelling import clock_time
 
 
 def mark(service: str, version: str, *, at: str | None, url: str, token: str | None) -> int:

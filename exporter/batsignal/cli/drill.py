@@ -18,7 +18,6 @@ from typing import Literal
 from batsignal.cli.drill_timeline import DrillTimeline, as_json
 from batsignal.cli.stop_signals import Stopped, StopSignals, stop_signals
 from batsignal.cli.terminal import Terminal
-from batsignal.detect.wording import duration
 from batsignal.drills import acts, ground, stage
 from batsignal.drills.act import ActSpec, Pace
 from batsignal.drills.catalogue import ROWS
@@ -29,6 +28,7 @@ from batsignal.drills.play import DrillEvent, Play
 from batsignal.drills.truth import Row
 from batsignal.drills.watcher import DAEMON_COMMAND, Watcher
 from batsignal.errors import BatSignalError, ConfigError, UnreachableError
+from batsignal.spelling import duration
 
 Spelling = Literal["text", "json"]
 EMBEDDED_SHARE = 1.0

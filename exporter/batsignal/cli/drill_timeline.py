@@ -11,8 +11,8 @@ from typing import Any
 
 from batsignal.cli.demo_timeline import Line, bar, clock
 from batsignal.cli.terminal import Tone
-from batsignal.detect.wording import duration
 from batsignal.drills.play import DrillEvent
+from batsignal.spelling import duration
 
 # libpq says before the server's own words by which way it came: addresses that differ from one to the next.
 _REFUSED_BY = re.compile(r"^connection to server .*? failed: (?=FATAL)")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from batsignal.cli.answers import asked, usable_token
-from batsignal.detect.wording import duration, sessions
+from batsignal.detect.wording import sessions
 from batsignal.names import printable
+from batsignal.spelling import duration
 
 # The daemon may have to wait for a look at a server in trouble, to end what is meant, and to see it leave.
 PATIENCE_SECONDS = 40.0

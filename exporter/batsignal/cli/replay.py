@@ -15,12 +15,12 @@ from batsignal.config import APPLICATION_PATTERN, Thresholds
 from batsignal.deploys.log import DeployLog
 from batsignal.detect.signal import Event
 from batsignal.detect.verdict import Judge, Verdict
-from batsignal.detect.wording import clock_time, date
 from batsignal.errors import UnreachableError
 from batsignal.names import ApplicationPattern
 from batsignal.record.incidents import Incidents
 from batsignal.record.recording import read
 from batsignal.snapshot import Snapshot
+from batsignal.spelling import clock_time, date
 from batsignal.tick import judge_look
 
 

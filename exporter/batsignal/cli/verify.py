@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from batsignal.cli.answers import asked
-from batsignal.detect.wording import clock_time, duration
 from batsignal.errors import UnreachableError
 from batsignal.names import legible, printable
+from batsignal.spelling import clock_time, duration
 
 ASK_SECONDS = 1.0
 # A daemon that restarts in the middle is waited for.

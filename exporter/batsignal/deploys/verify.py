@@ -12,6 +12,7 @@ from typing import Any, Literal
 from batsignal.deploys.conduct import LINE_SECONDS, Conduct, Line, Sight, SignalSeen
 from batsignal.names import ApplicationPattern
 from batsignal.snapshot import Deploy, Session
+from batsignal.spelling import duration, latency
 
 Status = Literal["ok", "bad", "unknown"]
 
@@ -260,9 +261,8 @@ def _unused(case: _Case) -> Check:
         session.backend_start is not None and t - session.backend_start < UNUSED_SECONDS for t, session in case.sessions
     )
     before = _most_by_server(case.lines(after=False))
-    text = (
-        f"{idle} of {_count(total, 'session')} not used for {UNUSED_SECONDS:.0f} s or more, {opened} opened since then"
-    )
+    unused = f"{idle} of {_count(total, 'session')} not used for {duration(UNUSED_SECONDS)} or more"
+    text = f"{unused}, {opened} opened since then"
     # A pool at rest keeps what it does not need as well; it opens no more of it, and it was about as large before.
     is_more = idle >= UNUSED_MOST and opened > 0 and before is not None and idle > before
     return Check(name="unused", status="bad" if is_more and case.is_over else "ok", text=text)
@@ -287,9 +287,11 @@ def _transactions(case: _Case) -> Check:
     if not case.sessions:
         return Check(name="transactions", status="unknown", text="no session of the new version now")
     if ages:
-        text = f"{_count(len(ages), 'transaction')} left open, the oldest for {max(ages):.0f} s"
+        text = f"{_count(len(ages), 'transaction')} left open, the oldest for {duration(max(ages))}"
         return Check(name="transactions", status="bad", text=text)
-    return Check(name="transactions", status="ok", text=f"none left open for {OPEN_TRANSACTION_SECONDS:.0f} s or more")
+    return Check(
+        name="transactions", status="ok", text=f"none left open for {duration(OPEN_TRANSACTION_SECONDS)} or more"
+    )
 
 
 def _statements(case: _Case) -> Check:
@@ -319,9 +321,9 @@ def _health(case: _Case) -> Check:
     probed_before = _sum(before, lambda line: line.probes)
     ratio, ratio_before = failures / probes, _sum(before, lambda line: line.failures) / max(probed_before, 1)
     slowest, slowest_before = (max((line.slowest_seconds for line in lines), default=0.0) for lines in (after, before))
-    text = f"{failures} of {_count(probes, 'probe')} failed, the slowest took {slowest * 1000:.0f} ms"
+    text = f"{failures} of {_count(probes, 'probe')} failed, the slowest took {latency(slowest)}"
     if probed_before:
-        text += f"; before {ratio_before:.0%} failed, the slowest took {slowest_before * 1000:.0f} ms"
+        text += f"; before {ratio_before:.0%} failed, the slowest took {latency(slowest_before)}"
     fails = probes >= PROBES_LEAST and ratio >= FAILURES_RATIO_MOST and ratio_before <= FAILURES_MOST_BEFORE_RATIO
     typical = sorted(line.slowest_seconds for line in after)[len(after) // 2]
     is_slow = (

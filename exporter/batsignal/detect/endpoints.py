@@ -80,7 +80,7 @@ def _finding(name: str, endpoint: _Endpoint) -> Finding:
         subject=Subject(application=endpoint.service, endpoint=name),
         since=endpoint.failing_since,
         evidence=(
-            f"last failed probe: {reason}, after {wording.milliseconds(last.seconds)}",
+            f"last failed probe: {reason}, after {wording.latency(last.seconds)}",
             f"failing since {wording.clock_time(endpoint.failing_since)}",
         ),
         summary=f"the health endpoint {name} of {endpoint.service} fails: {reason}",

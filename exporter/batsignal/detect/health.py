@@ -247,8 +247,8 @@ class Checkup:
         waits = f"{wording.sessions(count)} waiting for locks" if count else "no lock waits"
         if self.ping_seconds is None:
             return waits
-        usually = f" (usually {wording.milliseconds(self.usual_ping_seconds)})" if self.is_slow else ""
-        return f"ping {wording.milliseconds(self.ping_seconds)}{usually}, {waits}"
+        usually = f" (usually {wording.latency(self.usual_ping_seconds)})" if self.is_slow else ""
+        return f"ping {wording.latency(self.ping_seconds)}{usually}, {waits}"
 
     def _flow(self) -> Iterator[str]:
         now, usual = self.commits_per_second, self.usual_commits_per_second

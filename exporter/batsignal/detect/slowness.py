@@ -244,13 +244,13 @@ def _finding(name: str, endpoint: _Endpoint) -> Finding:
         since=since,
         evidence=(
             (
-                f"median of the last {len(endpoint.recent)} probes {wording.milliseconds(now)},"
-                f" usually {wording.milliseconds(usual)}"
+                f"median of the last {len(endpoint.recent)} probes {wording.latency(now)},"
+                f" usually {wording.latency(usual)}"
             ),
         ),
         summary=(
-            f"the health endpoint {name} of {endpoint.service} is slow: {wording.milliseconds(now)} instead of"
-            f" {wording.milliseconds(usual)}, since {wording.clock_time(since)}"
+            f"the health endpoint {name} of {endpoint.service} is slow: {wording.latency(now)} instead of"
+            f" {wording.latency(usual)}, since {wording.clock_time(since)}"
         ),
         action=f"Look at {endpoint.service} and at what it waits for.",
     )

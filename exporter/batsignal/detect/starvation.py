@@ -307,7 +307,7 @@ def _evidence(pool: Lending, endpoints: Iterable[_Endpoint]) -> Iterable[str]:
     for endpoint in endpoints:
         if endpoint.last is not None and endpoint.bad_since is not None:
             reason = endpoint.last.reason or ("slow" if endpoint.last.up else "failed")
-            took = wording.milliseconds(endpoint.last.seconds)
+            took = wording.latency(endpoint.last.seconds)
             yield f"health endpoint {endpoint.last.endpoint}: {reason}, after {took}"
     clients = {track.origin.key.client for track in pool.held if track.origin.key.client}
     if len(clients) > 1:

@@ -1,33 +1,29 @@
-"""Numbers as people say them at 3 a.m.; nothing here decides anything."""
+"""What the detectors say at 3 a.m., and with which words; how numbers are spelled is `spelling`'s. Decides nothing."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from batsignal.detect.signal import Subject
 from batsignal.names import printable
+from batsignal.spelling import clock_time, date, duration, latency
 
 _T = TypeVar("_T")
 
-
-def duration(seconds: float) -> str:
-    """Spell a duration with its two largest units.
-
-    >>> [duration(s) for s in (0, 9.6, 166, 3_720, 90_000, math.inf)]
-    ['0s', '10s', '2m46s', '1h02m', '1d01h', 'never']
-    """
-    if not math.isfinite(seconds):
-        return "never"
-    whole = max(round(seconds), 0)
-    if whole < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{whole}s"
-    if whole < 3600:  # noqa: PLR2004 - seconds in an hour
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86_400:  # noqa: PLR2004 - seconds in a day
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86_400}d{whole % 86_400 // 3600:02d}h"
+__all__ = [
+    "clock_time",
+    "code_paths",
+    "common",
+    "counted",
+    "culprit",
+    "date",
+    "duration",
+    "largest",
+    "latency",
+    "nearly_common",
+    "rate",
+    "sessions",
+]
 
 
 def rate(per_second: float) -> str:
@@ -43,33 +39,6 @@ def rate(per_second: float) -> str:
     if per_second * 60 >= 1:
         return f"{per_second * 60:.2g}/min"
     return f"{per_second * 3600:.2g}/h"
-
-
-def clock_time(instant: float) -> str:
-    """Spell an instant as a time of day in UTC.
-
-    >>> clock_time(1760000600.0)
-    '09:03:20 UTC'
-    """
-    return datetime.fromtimestamp(instant, UTC).strftime("%H:%M:%S UTC")
-
-
-def date(instant: float) -> str:
-    """Spell the day of an instant in UTC.
-
-    >>> date(1760000600.0)
-    '2025-10-09'
-    """
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d")
-
-
-def milliseconds(seconds: float) -> str:
-    """Spell a short duration.
-
-    >>> milliseconds(0.00043)
-    '0.4 ms'
-    """
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.1f} s"  # noqa: PLR2004 - 100 ms
 
 
 def sessions(count: int) -> str:

@@ -151,7 +151,7 @@ def test_the_closing_lists_what_came_in_order_of_time_and_then_what_did_not() ->
         "  +0:00  web 2.4.0 deployed",
         "  +0:00  first session lost",
         "  +0:36  signal lit: leak  (36 s after the first loss)",
-        "  +2:52  no slot left  (172 s after the first loss)",
+        "  +2:52  no slot left  (2m52s after the first loss)",
         "  not yet  the shop turned its first customer away",
     ]
 

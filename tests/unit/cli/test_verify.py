@@ -65,7 +65,7 @@ def test_it_waits_for_the_end_of_the_window_or_something_bad(  # noqa: PLR0917 -
     assert waiting.now == seconds
     said = capsys.readouterr()
     assert said.out.splitlines() == ["web 2, deployed at 08:53:20 UTC", "ok      signals  none lit by it", last]
-    assert said.err == ("waiting up to 30s, until its window is over\n" if seconds else "")
+    assert said.err == ("waiting up to 30 s, until its window is over\n" if seconds else "")
 
 
 def test_a_daemon_that_restarts_is_waited_for_and_one_that_stays_away_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

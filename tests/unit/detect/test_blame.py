@@ -68,10 +68,10 @@ def test_what_has_no_culprit_has_no_deploy(kind: Kind) -> None:
 
 def test_evidence_says_how_long_before() -> None:
     assert blamed(found(), deployed(20)).evidence == (
-        "web@2 was deployed at 08:53:00 UTC, 20s before the first of them",
+        "web@2 was deployed at 08:53:00 UTC, 20 s before the first of them",
     )
     assert blamed(found("endpoint_down", version=None, sessions=0), deployed(20)).evidence == (
-        "web@2 was deployed at 08:53:00 UTC, 20s before it began",
+        "web@2 was deployed at 08:53:00 UTC, 20 s before it began",
     )
 
 
@@ -128,11 +128,11 @@ def test_deploy_of_the_same_service_shortly_before_is_a_second_candidate() -> No
 def test_deploy_of_another_service_is_told_and_never_named() -> None:
     alone = blamed(found(version=None), deployed(40, "7", "billing"))
     assert alone.deploy is None
-    assert alone.evidence == ("billing@7 was deployed 40s before",)
+    assert alone.evidence == ("billing@7 was deployed 40 s before",)
     beside = blamed(found(version=None), deployed(40, "7", "billing"), deployed(20))
     assert beside.deploy is not None
     assert beside.deploy.service == "web"
-    assert "billing@7 was deployed 40s before, too" in beside.evidence
+    assert "billing@7 was deployed 40 s before, too" in beside.evidence
 
 
 def test_other_deploys_of_long_ago_are_not_told() -> None:
@@ -146,7 +146,7 @@ def test_unnamed_culprit_has_no_deploy_but_the_service_that_logs_in_alike_is_tol
     )
     told = blamed(unnamed, deployed(40), sessions=[alike])
     assert told.deploy is None
-    assert told.evidence == ("web@2, which logs in as the same user from the same host, was deployed 40s before",)
+    assert told.evidence == ("web@2, which logs in as the same user from the same host, was deployed 40 s before",)
 
 
 def test_after_a_roll_back_nobody_is_sent_back_to_what_was_rolled_back() -> None:

@@ -42,7 +42,7 @@ def test_queue_behind_a_forgotten_transaction_is_called_in_time_by_its_blocker(
     assert finding.severity == "critical"
     assert finding.since == start + 300
     now = watcher.now[0]
-    assert now.summary.startswith("backoffice@2.1 blocks 30 sessions that wait for its locks, for 29s by now")
+    assert now.summary.startswith("backoffice@2.1 blocks 30 sessions that wait for its locks, for 29 s by now")
     assert "End the transaction that backoffice@2.1 has left open since" in now.action
     assert f"pid {HOLDER}" in " ".join(now.evidence)
     assert str(HOLDER) not in now.summary + now.action

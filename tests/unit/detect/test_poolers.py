@@ -56,11 +56,11 @@ def test_clients_that_wait_in_vain_are_named_with_pool_and_longest_wait(watcher:
     assert found.severity == "critical"
     assert found.since == T + 10
     assert found.summary == (
-        "PgBouncer's pool shop/web has nothing left to lend: 16 clients wait, the longest for 8s;"
+        "PgBouncer's pool shop/web has nothing left to lend: 16 clients wait, the longest for 8 s;"
         " all 6 sessions of its own are taken"
     )
     assert found.action.startswith("Undo the last change of web: it keeps the pool's sessions. A larger pool only")
-    assert "6 idle in transaction, for up to 18s" in found.evidence
+    assert "6 idle in transaction, for up to 18 s" in found.evidence
     assert not watcher.cleared(KIND)
 
 
@@ -117,7 +117,7 @@ def test_pooler_too_old_to_say_how_long_is_judged_by_how_long_somebody_has_waite
     look_on(watcher, lambda n: replace(stuck(n), maxwait_seconds=None))
     (raised,) = watcher.raised(KIND)
     assert raised.t == T + 21
-    assert "the longest for 10s" in raised.signal.finding.summary
+    assert "the longest for 10 s" in raised.signal.finding.summary
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_transaction_that_rests_for_five_minutes_is_a_warning_of_its_application
     finding = raised.signal.finding
     assert (finding.severity, finding.since) == ("warning", start + 100)
     assert (finding.subject.application, finding.subject.version, finding.subject.user) == ("backoffice", "2.1", "ops")
-    assert finding.summary == "backoffice@2.1 has left a transaction open for 5m00s; nobody waits for it yet"
+    assert finding.summary == "backoffice@2.1 has left a transaction open for 5 min; nobody waits for it yet"
     assert "End the transaction" in finding.action
     assert any(one.startswith(f"pid {HOLDER} rests for") for one in finding.evidence)
 

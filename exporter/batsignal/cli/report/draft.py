@@ -17,6 +17,7 @@ from batsignal.cli.report import questions
 from batsignal.cli.report.course import Course
 from batsignal.drills.daemon_api import without_login
 from batsignal.expose.page import wording
+from batsignal.spelling import duration, latency
 
 _HERE = Path(__file__).parent
 _MARKUP = re.compile(r"([\\`*<>\[\]|~#])")
@@ -132,7 +133,7 @@ def asked_for(order: Mapping[str, Any]) -> str:
     if states:
         words.append(" or ".join(states))
     if seconds is not None:
-        words.append(f"unused for more than {seconds:g} s")
+        words.append(f"unused for more than {duration(seconds)}")
     return ", ".join(words)
 
 
@@ -172,7 +173,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(instant=_instant, span=wording.span, latency=wording.latency, asked_for=asked_for)
+    environment.filters.update(instant=_instant, duration=duration, latency=latency, asked_for=asked_for)
     return environment
 
 

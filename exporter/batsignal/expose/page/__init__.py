@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from batsignal import spelling
 from batsignal.expose.page import chart, prose, wording
 from batsignal.expose.page.incident import View, line_of, tell_incident
 from batsignal.expose.page.story import CARDS_SHOWN, Mood, tell
@@ -94,9 +95,9 @@ def _environment() -> Environment:
         utc=wording.utc,
         iso=wording.iso,
         ago=wording.ago,
-        span=wording.span,
+        duration=spelling.duration,
         clock=wording.clock,
-        latency=wording.latency,
+        latency=spelling.latency,
         short=wording.short,
     )
     environment.globals.update(

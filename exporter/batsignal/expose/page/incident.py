@@ -14,6 +14,7 @@ from batsignal.expose.page.chart import Chart, Mark, draw
 from batsignal.expose.page.lit import Told, beside_verdict, cut, facts, runbook_of, who_of
 from batsignal.record.board import PastIncident
 from batsignal.record.past_slots import PastSlots
+from batsignal.spelling import duration
 
 # Of a run of updates that bring nothing but numbers the first and the last tell the story.
 NUMBERS_IN_A_ROW = 3
@@ -149,7 +150,7 @@ def _step(event: View, changes: Sequence[str]) -> Step:
     signal, name = event["signal"], event["event"]
     summary = (str(signal.get("summary", "")),)
     if name == "raised":
-        after = wording.span(event["t"] - signal["since"])
+        after = duration(event["t"] - signal["since"])
         return Step(
             t=event["t"], what=f"Named, {after} after it began: {signal['severity']}", lines=summary, tone="lit"
         )

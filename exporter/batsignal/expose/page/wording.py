@@ -4,18 +4,16 @@ Pure functions and tables; no clock, no board. Also the guard for names from out
 anything, and what it calls itself must neither steer the terminal nor turn the line around.
 """
 
-import math
 import unicodedata
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
 
+from batsignal.spelling import duration
+
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
-DAY_SECONDS = 86400
-MILLISECONDS_MAX_SECONDS = 1.0
 LISTED_MOST = 3
 LABEL_CHARACTERS_MOST = 26
 
@@ -99,28 +97,13 @@ def iso(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def span(seconds: float) -> str:
-    """Return a length of time in words, with the two largest units.
-
-    >>> span(7), span(166), span(300), span(3720), span(200000)
-    ('7 s', '2 min 46 s', '5 min', '1 h 2 min', '2 d 7 h')
-    """
-    whole = max(int(seconds), 0)
-    units = ((DAY_SECONDS, "d"), (HOUR_SECONDS, "h"), (MINUTE_SECONDS, "min"), (1, "s"))
-    for (size, name), (size_below, name_below) in pairwise(units):
-        if whole >= size:
-            below = whole % size // size_below
-            return f"{whole // size} {name}" + (f" {below} {name_below}" if below else "")
-    return f"{whole} s"
-
-
 def ago(epoch: float, now: float) -> str:
     """Return how long an instant is past; clocks that differ a little do not make it the future.
 
     >>> ago(100.0, 107.0), ago(101.0, 100.5)
     ('7 s ago', '0 s ago')
     """
-    return f"{span(now - epoch)} ago"
+    return f"{duration(now - epoch)} ago"
 
 
 def clock(seconds: float) -> str:
@@ -133,19 +116,6 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(whole, HOUR_SECONDS)
     minutes, left = divmod(rest, MINUTE_SECONDS)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
-
-
-def latency(seconds: float | None) -> str:
-    """Return a latency with its unit.
-
-    >>> latency(0.0004), latency(0.0521), latency(2.04), latency(None)
-    ('0.4 ms', '52 ms', '2.0 s', 'unknown')
-    """
-    if seconds is None or not math.isfinite(seconds):
-        return "unknown"
-    if seconds >= MILLISECONDS_MAX_SECONDS:
-        return f"{seconds:.1f} s"
-    return f"{seconds * 1000:.1f} ms" if seconds < MILLISECONDS_MAX_SECONDS / 100 else f"{seconds * 1000:.0f} ms"
 
 
 def who(application: str | None, version: str | None) -> str:
