@@ -157,7 +157,7 @@ class StormDetector:
         lit = {group for storm in self._storms for group in storm.groups}
         in_all = sum(one.came_and_went for one in streams)
         counted = [one for one in streams if one.seen and one.came >= COUNTED_LEAST]
-        restless = folded([one for one in counted if one.came > BUSIEST_FACTOR * one.busiest], t)
+        restless = folded([one for one in counted if _is_unusual(one) or self._is_retried(one)], t)
         raging = [one for one in restless if not one.groups & lit and self._rages(one, in_all, window)]
         if lit:
             brief = sum(one.brief for one in streams)
@@ -189,9 +189,17 @@ class StormDetector:
             return False
         if not one.goes_on(t) or t - one.first_opened < SPANS_SECONDS:
             return False
-        if self._usual.watched_seconds < CALM_SECONDS:
+        if self._usual.watched_seconds < CALM_SECONDS or not _is_unusual(one):
             return self._takes_slots(one, window)
         return self._is_backed(one, in_all, t)
+
+    def _is_retried(self, one: Stream) -> bool:
+        """Whether no slot is left, and far more are refused than this one ever wanted: refused, it comes again.
+
+        Who comes and goes no faster than ever, and takes the slots by holding its sessions for longer, is refused at
+        most once for each that it wanted, unless it tries again.
+        """
+        return self._is_full and self._refusals >= max(SESSIONS_LEAST, BUSIEST_FACTOR * one.busiest)
 
     def _is_backed(self, one: Stream, in_all: float, t: float) -> bool:
         """Whether what is said to have been missed of it is more than chance, and more than what others may have had.
@@ -307,3 +315,7 @@ class StormDetector:
         if storm.counted_per_second is None or storm.after_restart:
             return False
         return len(storm.origins) <= 1 and storm.most_per_second < SCRIPT_PER_SECOND
+
+
+def _is_unusual(one: Stream) -> bool:
+    return one.came > BUSIEST_FACTOR * one.busiest

@@ -138,6 +138,51 @@ def test_refusals_make_it_critical(make_world: Any, look_on: LookOn) -> None:
     assert any("were refused" in line for line in watcher.at(ONSET + 20, "storm").evidence)
 
 
+def hang(world: Any, *, tries: int) -> None:
+    """An application without a pool, as busy as ever, whose requests hold their sessions for seconds from ONSET on."""
+    world.tells_refusals = True
+    pool = world.pool("billing@1", least=4, most=8, work=5)
+    assert pool is not None
+
+    def request() -> Iterator[float]:
+        for _ in range(tries):
+            seat = world.open("booking@3", client="10.0.0.4", user="booking")
+            if seat is not None:
+                busy = world.chance.uniform(2.5, 4.5) if world.elapsed > ONSET else 0.02
+                seat.use(world.now + 0.005, busy)
+                yield busy + 0.01
+                world.close(seat)
+                return
+            yield world.chance.uniform(0.05, 0.2)
+
+    def requests() -> Iterator[float]:
+        while True:
+            yield world.chance.expovariate(25)
+            world.run(request())
+
+    world.run(requests(), 0.0)
+
+
+def test_refusals_that_are_tried_again_and_again_are_a_storm_though_no_more_get_in_than_ever(
+    make_world: Any, look_on: LookOn
+) -> None:
+    world = make_world(slots=Slots(max=53, superuser_reserved=3))
+    hang(world, tries=50)
+    (watcher,) = look_on(world, ONSET + 40)
+    (event,) = storms(watcher)
+    assert raised_after(event) <= 20.0  # it takes seconds until the slots are gone
+    assert event.signal.finding.severity == "critical"
+    assert event.signal.finding.subject.application == "booking"
+
+
+def test_refusals_that_nobody_tries_again_are_a_full_server_and_no_storm(make_world: Any, look_on: LookOn) -> None:
+    world = make_world(slots=Slots(max=53, superuser_reserved=3))
+    hang(world, tries=1)
+    (watcher,) = look_on(world, ONSET + 40)
+    assert not storms(watcher)
+    assert watcher.raised("saturation")
+
+
 def test_storm_of_an_unnamed_application_names_user_and_client(world: Any, look_on: LookOn) -> None:
     visits(world, None, rate=40, at=ONSET, clients=["10.0.0.7"], user="php")
     (watcher,) = look_on(world, ONSET + 20)
