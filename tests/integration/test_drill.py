@@ -490,6 +490,19 @@ def test_a_server_that_is_not_there_is_an_error_without_its_password(drill: Call
     assert "s3cret" not in errors
 
 
+@on_18
+@pytest.mark.parametrize(("seconds", "outcome"), [(2, "quiet"), (600, "too_short")], ids=["whole", "cut short"])
+def test_everyday_life_is_called_quiet_only_when_it_was_played_to_its_end(
+    scratch: Scratch, drill: Callable[..., Drill], seconds: int, outcome: str
+) -> None:
+    one = drill("pool-warm-up", "--dsn", scratch.dsn, "--slots-share", "0.9", *quick(duration=seconds))
+    one.until("note")
+    if outcome == "too_short":
+        one.process.send_signal(signal.SIGINT)
+    assert one.finish()[0] == 0
+    assert [event["outcome"] for event in one.told("verdict")] == [outcome]
+
+
 def test_time_stands_in_every_event(scratch: Scratch, drill: Callable[..., Drill]) -> None:
     started = time.time()
     one = drill("leak", "--dsn", scratch.dsn, "--slots-share", "0.9", "--no-daemon", *quick(duration=1))
