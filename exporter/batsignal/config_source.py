@@ -16,6 +16,7 @@ import psycopg2
 import yaml
 from psycopg2.extensions import parse_dsn
 
+from batsignal import small_file
 from batsignal.config_dsn import are_ports
 from batsignal.config_wording import spelled
 from batsignal.errors import ConfigError
@@ -107,7 +108,7 @@ def from_environment(environment: Mapping[str, str]) -> Source:
 def _text(path: Path) -> str:
     try:
         # utf-8-sig: editors on some systems put a byte order mark first.
-        return path.read_text(encoding="utf-8-sig")
+        return small_file.read(path).decode("utf-8-sig")
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
@@ -195,6 +196,8 @@ def _server_with_secrets(
             if not isinstance(file, str):
                 raise ConfigError(f"{where}.{file_key}: expected the path of a file, got {spelled(file)}")
             server[key] = _read_secret(f"{where}.{file_key}", folder / file)
+            if not server[key]:  # libpq would go to the server of this host, whichever that is
+                raise ConfigError(f"{where}.{file_key}: expected a connection string, got an empty file, {file!r}")
         if isinstance(server.get(key), str):
             server[key] = _fill(f"{where}.{key}", server[key], environment)
     return server
@@ -202,7 +205,7 @@ def _server_with_secrets(
 
 def _read_secret(where: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return small_file.read(path).decode("utf-8").strip()
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{where}: expected a text file in UTF-8, got other bytes in {str(path)!r}") from exc
     # ValueError: a path with a zero byte in it.

@@ -189,6 +189,11 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
         ": servers[0].dsn_file: expected a readable file, got '/': Is a directory",
     ),
     (
+        "a dsn_file that is empty",
+        "servers:\n  - name: db1\n    dsn_file: /dev/null\n",
+        ": servers[0].dsn_file: expected a connection string, got an empty file, '/dev/null'",
+    ),
+    (
         "a dsn_file that is a number",
         "servers:\n  - name: db1\n    dsn_file: 5\n",
         ": servers[0].dsn_file: expected the path of a file, got 5",

@@ -45,6 +45,7 @@ LAYERS: dict[str, Layer] = {
     "batsignal": Layer(),
     "batsignal.__main__": Layer(ours=("batsignal.cli",)),
     "batsignal.errors": Layer(),
+    "batsignal.small_file": Layer(),
     "batsignal.footprint": Layer(),
     "batsignal.assets": Layer(),
     "batsignal.names": Layer(banned=WORLD, is_pure=True),
@@ -66,7 +67,7 @@ LAYERS: dict[str, Layer] = {
         third_party=frozenset({"pydantic"}),
     ),
     "batsignal.config_source": Layer(
-        ours=("batsignal.errors", "batsignal.config_dsn", "batsignal.config_wording"),
+        ours=("batsignal.errors", "batsignal.config_dsn", "batsignal.config_wording", "batsignal.small_file"),
         third_party=frozenset({"psycopg2", "yaml"}),
     ),
     "batsignal.config_wording": Layer(
@@ -150,6 +151,7 @@ LAYERS: dict[str, Layer] = {
             "batsignal.errors",
             "batsignal.expose",
             "batsignal.web_config",
+            "batsignal.small_file",
             "batsignal.releases.order",
         ),
         third_party=frozenset(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from batsignal import small_file
 from batsignal.errors import ConfigError
 from batsignal.web_config import CIPHERS, CURVES, TlsServerConfig, WebRules
 
@@ -95,7 +96,7 @@ def _ask_clients(made: ssl.SSLContext, tls: TlsServerConfig, where: str) -> None
 def _pem(text: str | None, path: str | None, where: str, kind: str) -> bytes:
     """Return what was written inline, else the file's content; raises ConfigError where it is not of the kind."""
     try:
-        content = text.encode() if text else Path(path or "").read_bytes()
+        content = text.encode() if text else small_file.read(Path(path or ""))
     # ValueError: a path with a zero byte in it.
     except (OSError, ValueError) as exc:
         reason = (isinstance(exc, OSError) and exc.strerror) or str(exc)
