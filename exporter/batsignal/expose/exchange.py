@@ -55,13 +55,17 @@ def admit(authorization: str | None, token: str | None, *, key: str, what: str) 
 
 async def read_body(request: Request) -> bytes:
     """Return a body that is neither too long nor too slow; raises Refusal."""
+    too_long = Refusal(413, f"expected a body of at most {BODY_BYTES_MOST} bytes", connection="close")
     body = b""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > BODY_BYTES_MOST:
+        raise too_long  # it is said before it is sent: nothing is waited for
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.stream():
                 body += piece
                 if len(body) > BODY_BYTES_MOST:
-                    raise Refusal(413, f"expected a body of at most {BODY_BYTES_MOST} bytes", connection="close")
+                    raise too_long
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {BODY_SECONDS:.0f} s", connection="close") from None
     except ClientDisconnect:

@@ -132,6 +132,12 @@ def test_a_body_may_not_be_large(door: Door) -> None:
     assert str(BODY_BYTES_MOST) in answer.json()["error"]
 
 
+def test_a_body_that_is_announced_too_large_is_not_waited_for(door: Door) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Length": "99999999999"}
+    answer = door.client.post("/api/v1/deploys", content=b"", headers=headers)
+    assert answer.status_code == 413
+
+
 def test_the_deploys_that_are_known_are_listed_newest_first(boards: Any, door: Door) -> None:
     answer = door.client.get("/api/v1/deploys")
     assert answer.json() == {
