@@ -1,4 +1,4 @@
-"""How durations, latencies and instants are spelled, wherever a person reads them: texts, pages, reports, terminal.
+"""How durations, latencies, instants and counts are spelled, wherever a person reads them: texts, pages, terminal.
 
 One number has its unit after a space (0.4 ms, 42 s, 5 min); two are closed up (2m46s). Pure; decides nothing.
 """
@@ -56,3 +56,12 @@ def date(instant: float) -> str:
     '2025-10-09'
     """
     return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d")
+
+
+def count(number: int, noun: str) -> str:
+    """Spell how many there are of something.
+
+    >>> count(1, "session"), count(0, "session")
+    ('1 session', '0 sessions')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -110,6 +110,16 @@ LAYERS: dict[str, Layer] = {
         banned=WORLD,
         is_pure=True,
     ),
+    "batsignal.deploys.case": Layer(
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.spelling", "batsignal.deploys"),
+        banned=WORLD,
+        is_pure=True,
+    ),
+    "batsignal.deploys.checks": Layer(
+        ours=("batsignal.names", "batsignal.snapshot", "batsignal.spelling", "batsignal.deploys"),
+        banned=WORLD,
+        is_pure=True,
+    ),
     "batsignal.deploys.verify": Layer(
         ours=("batsignal.names", "batsignal.snapshot", "batsignal.spelling", "batsignal.deploys"),
         banned=WORLD,

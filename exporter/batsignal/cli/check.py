@@ -24,7 +24,7 @@ from batsignal.poll.rows import Row
 from batsignal.poll.sight import Sight
 from batsignal.record.database import examined
 from batsignal.snapshot import Snapshot
-from batsignal.spelling import latency
+from batsignal.spelling import count, latency
 
 PATIENCE_SECONDS = 5.0
 
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 5.0
 def check(config_file: str | None, web_config_file: str | None = None) -> int:
     """Print a line per fact; return 0 when all is well and 1 when something is not. Raises ConfigError."""
     config = load(config_file, os.environ)
-    say(True, "config", f"{_count(len(config.servers), 'server')}, {_count(len(config.endpoints), 'endpoint')}")
+    say(True, "config", f"{count(len(config.servers), 'server')}, {count(len(config.endpoints), 'endpoint')}")
     if web_config_file is not None:
         _check_web_config(web_config_file)
     well = [_check_store(config.store)]
@@ -62,7 +62,7 @@ def _check_store(store: StoreConfig) -> bool:
     fault, note = examined(path)
     if fault is not None:
         return say(False, "store", f"{path.absolute()}: {fault}; the watch goes on without history")
-    say(True, "store", f"{path} and its recordings can be written, kept for {_count(store.keep_days, 'day')}")
+    say(True, "store", f"{path} and its recordings can be written, kept for {count(store.keep_days, 'day')}")
     if note is not None:
         remark("store", f"{path}: {note}")
     return True
@@ -95,7 +95,7 @@ def _check_server(server: ServerConfig, *, releases: bool) -> bool:
 def _say_reached(where: str, snapshot: Snapshot) -> bool:
     """Say whether the ordinary way is open, and how full the server is by whatever way."""
     slots = snapshot.slots
-    of_all = f"{snapshot.used} of {slots.usable} usable slots" if slots else _count(snapshot.used, "slot")
+    of_all = f"{snapshot.used} of {slots.usable} usable slots" if slots else count(snapshot.used, "slot")
     used = f"{of_all} taken"
     met = snapshot.met
     if met is not None:
@@ -115,7 +115,7 @@ def _say_untracked(where: str, snapshot: Snapshot) -> bool:
     return say(
         False,
         where,
-        f"{untracked} of {_count(len(clients), 'session')} run with track_activities off: what they do, leaks, pile-ups"
+        f"{untracked} of {count(len(clients), 'session')} run with track_activities off: what they do, leaks, pile-ups"
         " and lock queues will be blind; ALTER SYSTEM SET track_activities = on; SELECT pg_reload_conf();",
     )
 
@@ -161,7 +161,7 @@ def _check_pooler(server: ServerConfig) -> bool:
     if look.pools is None:
         return say(False, where, f"its admin console does not answer: {look.failure}")
     waiting = sum(pool.cl_waiting or 0 for pool in look.pools)
-    return say(True, where, f"{_count(len(look.pools), 'pool')}, {_count(waiting, 'client')} waiting")
+    return say(True, where, f"{count(len(look.pools), 'pool')}, {count(waiting, 'client')} waiting")
 
 
 async def _check_endpoints(config: Config) -> list[bool]:
@@ -191,7 +191,3 @@ def _place(url: str) -> str:
     """
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -12,7 +12,7 @@ from typing import Any
 from batsignal.cli.demo_timeline import Line, bar, clock
 from batsignal.cli.terminal import Tone
 from batsignal.drills.play import DrillEvent
-from batsignal.spelling import duration
+from batsignal.spelling import count, duration
 
 # libpq says before the server's own words by which way it came: addresses that differ from one to the next.
 _REFUSED_BY = re.compile(r"^connection to server .*? failed: (?=FATAL)")
@@ -81,8 +81,8 @@ class DrillTimeline:
         drawn = bar(used, usable, draws=self._draws)
         # Seats are taken before a session is there and given back after it: with all slots ours, they say nothing.
         seats = f"  drill's seats {event.facts['held']}/{self._budget}" if self._budget < usable else ""
-        count = f"  incident: {_sessions(self._lost)} so far" if self._lost else ""
-        text = f"slots {used:3}/{usable:<3} {drawn}{seats}{count}"
+        lost = f"  incident: {count(self._lost, 'session')} so far" if self._lost else ""
+        text = f"slots {used:3}/{usable:<3} {drawn}{seats}{lost}"
         if text != self._slots:
             self._slots = text
             yield self._line(event, text)
@@ -170,10 +170,6 @@ class DrillTimeline:
 
 def _wall_clock(t: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(t))
-
-
-def _sessions(count: int) -> str:
-    return "1 session" if count == 1 else f"{count} sessions"
 
 
 def _of(subject: Mapping[str, Any]) -> str:

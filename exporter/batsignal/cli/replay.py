@@ -20,7 +20,7 @@ from batsignal.names import ApplicationPattern
 from batsignal.record.incidents import Incidents
 from batsignal.record.recording import read
 from batsignal.snapshot import Snapshot
-from batsignal.spelling import clock_time, date
+from batsignal.spelling import clock_time, count, date
 from batsignal.tick import judge_look
 
 
@@ -72,7 +72,7 @@ class _Span:
         if not self._looks:
             return "a recording without a look"
         first, last = (f"{date(t)} {clock_time(t)}" for t in (self._first, self._last))
-        return f"{self._looks} look{'' if self._looks == 1 else 's'}, {first} to {last}"
+        return f"{count(self._looks, 'look')}, {first} to {last}"
 
 
 class Life:

@@ -14,6 +14,7 @@ from batsignal.expose.page.lit import Lit, read_signal
 from batsignal.record.board import Board, PastIncident
 from batsignal.record.tally import EndpointTally
 from batsignal.snapshot import Deploy
+from batsignal.spelling import count
 
 Mood = Literal["lit", "blind", "starting", "quiet"]
 
@@ -123,7 +124,7 @@ def _names(cards: Iterable[ServerCard]) -> str:
 
 
 def _quiet_detail(servers: tuple[ServerCard, ...]) -> str:
-    watched = "1 server watched" if len(servers) == 1 else f"{len(servers)} servers watched"
+    watched = f"{count(len(servers), 'server')} watched"
     known = [(card.used, card.usable) for card in servers if card.used is not None and card.usable is not None]
     if not known:
         return f"{watched}, nobody holds too much."
