@@ -12,7 +12,7 @@ from batsignal.config import Config, EndpointConfig
 from batsignal.poll.health import Prober, Target
 from batsignal.publication import Publication
 from batsignal.record.board import Board
-from batsignal.record.tally import EndpointTally
+from batsignal.record.endpoint_tally import EndpointTally
 from batsignal.runner import ServerRunner
 from batsignal.schedule import PROBES, Schedule
 from batsignal.snapshot import ProbeResult

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from batsignal.detect.signal import DeployRef, Subject
-from batsignal.record.tally import EndpointTally
+from batsignal.record.endpoint_tally import EndpointTally
 from batsignal.snapshot import Deploy, ProbeResult
 
 STATES = ["quiet", "lit", "unreachable", "unprivileged", "two_signals", "starting", "fleet"]

@@ -85,8 +85,16 @@ LAYERS: dict[str, Layer] = {
     ),
     "batsignal.record.news": Layer(ours=("batsignal.detect.signal",), banned=WORLD, is_pure=True),
     "batsignal.record.holders": Layer(ours=("batsignal.snapshot", "batsignal.census"), banned=WORLD, is_pure=True),
+    "batsignal.record.histogram": Layer(banned=WORLD, is_pure=True),
+    "batsignal.record.sticky_names": Layer(banned=WORLD, is_pure=True),
+    "batsignal.record.endpoint_tally": Layer(
+        ours=("batsignal.snapshot", "batsignal.record.histogram"), banned=WORLD, is_pure=True
+    ),
     "batsignal.record.tally": Layer(
-        ours=("batsignal.names", "batsignal.snapshot", "batsignal.census", "batsignal.record.holders"),
+        ours=(
+            *("batsignal.names", "batsignal.snapshot", "batsignal.census", "batsignal.record.holders"),
+            *("batsignal.record.histogram", "batsignal.record.sticky_names"),
+        ),
         banned=WORLD,
         is_pure=True,
     ),

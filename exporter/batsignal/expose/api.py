@@ -11,7 +11,8 @@ from collections import Counter
 from typing import Any
 
 from batsignal.record.board import Board, ServerBoard
-from batsignal.record.tally import ConnectionCount, EndpointTally
+from batsignal.record.endpoint_tally import EndpointTally
+from batsignal.record.tally import ConnectionCount
 from batsignal.snapshot import Deploy, Snapshot
 
 APPLICATIONS_MAX = 20

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from batsignal.detect.signal import Signal
-from batsignal.record.tally import ConnectionCount, EndpointTally, ServerTally
+from batsignal.record.endpoint_tally import EndpointTally
+from batsignal.record.tally import ConnectionCount, ServerTally
 from batsignal.snapshot import Deploy, Snapshot, View
 
 

@@ -1,111 +1,27 @@
 """Running totals: what a counter or a histogram must remember between ticks.
 
-A `Tally` is a fold: each snapshot is added once, `view()` gives a frozen `ServerTally` for the board. It bounds every
-label: the first `top_names` names keep a series of their own for as long as the daemon lives, later ones share
-`other` (sticky, so that a counter never jumps from one series to another).
+A `Tally` is a fold: each snapshot is added once, and gives a frozen `ServerTally` for the board. It bounds every label
+(`sticky_names`): the first `top_names` names keep a series of their own for as long as they live, later ones share one.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from batsignal.census import Census
 from batsignal.names import ApplicationPattern
+from batsignal.record.histogram import Histogram
 from batsignal.record.holders import LimitUse, Oldest, limits_of, oldest_of
-from batsignal.snapshot import ProbeResult, Session, Snapshot, told_differently
+from batsignal.record.sticky_names import OTHER, StickyNames
+from batsignal.snapshot import Session, Snapshot, told_differently
 
-OTHER = "other"
 UNSEEN = "unseen"
 STARTING = "starting"
 """The state of a session that has not logged in."""
 
 PING_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 RATIO_BUCKETS = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)
-# A name that nobody has used for this long gives its series back.
-NAME_LIFE_SECONDS = 3600.0
 STATEMENTS_SHOWN = 20
-
-ENDPOINT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """A cumulative histogram: `counts` per bucket plus one for +Inf, not yet accumulated."""
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    total: float
-
-    @classmethod
-    def empty(cls, bounds: tuple[float, ...]) -> "Histogram":
-        return cls(bounds, (0,) * (len(bounds) + 1), 0.0)
-
-    def observe(self, value: float) -> "Histogram":
-        """Return the histogram with one more observation; a value on a bound belongs to that bound's bucket.
-
-        >>> Histogram.empty((1.0, 2.0)).observe(1.0).observe(5.0).counts
-        (1, 0, 1)
-        """
-        index = bisect_left(self.bounds, value)
-        counts = (*self.counts[:index], self.counts[index] + 1, *self.counts[index + 1 :])
-        return Histogram(self.bounds, counts, self.total + value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointTally:
-    """The last probe of an endpoint and the durations of all. `last` is None until the first one ended."""
-
-    endpoint: str
-    service: str
-    last: ProbeResult | None = None
-    durations: Histogram = field(default_factory=lambda: Histogram.empty(ENDPOINT_BUCKETS))
-    failures: int = 0
-
-    def add(self, result: ProbeResult) -> "EndpointTally":
-        return EndpointTally(
-            endpoint=self.endpoint,
-            service=self.service,
-            last=result,
-            durations=self.durations.observe(result.seconds),
-            failures=self.failures + (not result.up),
-        )
-
-
-class StickyNames:
-    """Admits the first names it meets, up to a cap, and keeps each for as long as it lives."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._last_used: dict[str, float] = {}
-        self._free_after = float("-inf")
-        """Before this no name can have been unused for long enough."""
-
-    def admit(self, name: str, t: float) -> str:
-        """Return the name itself, or `other` when the places are taken.
-
-        >>> names = StickyNames(1)
-        >>> [names.admit(name, 0.0) for name in ("web", "api", "web")]
-        ['web', 'other', 'web']
-        >>> names.admit("api", NAME_LIFE_SECONDS + 1)
-        'api'
-        """
-        if name in self._last_used or len(self._last_used) < self.most or self._free(t):
-            self._last_used[name] = t
-            return name
-        return OTHER
-
-    def _free(self, t: float) -> bool:
-        if t <= self._free_after:
-            return False
-        gone = [name for name, used in self._last_used.items() if t - used > NAME_LIFE_SECONDS]
-        for name in gone:
-            del self._last_used[name]
-        self._free_after = min(self._last_used.values(), default=t) + NAME_LIFE_SECONDS
-        return bool(gone)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._last_used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ import pytest
 
 from batsignal.detect.signal import DeployRef, Finding, Signal, Subject
 from batsignal.record.board import Board, PastIncident, ServerBoard, SlotSample, StoreHealth
+from batsignal.record.endpoint_tally import EndpointTally
 from batsignal.record.past_slots import PastSlots
-from batsignal.record.tally import ConnectionCount, EndpointTally, ServerTally
+from batsignal.record.tally import ConnectionCount, ServerTally
 from batsignal.snapshot import Deploy, PollFailure, ProbeResult, Session, Slots, Snapshot
 
 NOW = 1_760_000_700.0

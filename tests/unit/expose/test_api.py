@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from batsignal.expose import api
-from batsignal.record.tally import EndpointTally, ServerTally
+from batsignal.record.endpoint_tally import EndpointTally
+from batsignal.record.tally import ServerTally
 
 
 def status(board: Any, now: float) -> Any:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from batsignal.census import take_census
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.names import ApplicationPattern
-from batsignal.record.tally import NAME_LIFE_SECONDS, EndpointTally, Histogram, ServerTally, StickyNames, Tally
-from batsignal.snapshot import Counters, PollFailure, ProbeResult, Session, Slots, Snapshot
+from batsignal.record.sticky_names import NAME_LIFE_SECONDS
+from batsignal.record.tally import ServerTally, Tally
+from batsignal.snapshot import Counters, PollFailure, Session, Slots, Snapshot
 
 T = 1_760_000_000.0
 PATTERN = ApplicationPattern(re.compile(APPLICATION_PATTERN))
@@ -233,33 +234,6 @@ def test_names_stay_bounded_whatever_comes_by() -> None:
         tally = ticks.look(n, *(session(1000 * n + k, f"{n}-{k}@{k}", usename=f"u{n}") for k in range(5)))
     assert len(tally.opened) <= 11
     assert len(tally.session_seconds) <= 11 * 11 * 3
-
-
-def test_sticky_name_stays_while_it_is_used() -> None:
-    names = StickyNames(1)
-    for hour in range(10):
-        assert names.admit("web", hour * NAME_LIFE_SECONDS) == "web"
-        assert names.admit("api", hour * NAME_LIFE_SECONDS + 1) == "other"
-
-
-# -- histograms --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("value", "bucket"), [(0.0, 0), (1.0, 0), (1.01, 1), (2.0, 1), (2.01, 2), (1e9, 2)])
-def test_value_on_a_bound_belongs_to_that_bound(value: float, bucket: int) -> None:
-    histogram = Histogram.empty((1.0, 2.0)).observe(value)
-    assert histogram.counts[bucket] == 1
-    assert histogram.total == value
-
-
-def test_endpoint_tally_keeps_the_last_probe_and_counts_failures() -> None:
-    tally = EndpointTally(endpoint="web", service="web")
-    for up in (True, False, False):
-        tally = tally.add(ProbeResult(endpoint="web", service="web", at=T, up=up, seconds=0.05))
-    assert tally.failures == 2
-    assert tally.last is not None
-    assert tally.last.up is False
-    assert sum(tally.durations.counts) == 3
 
 
 # -- nothing raises ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from batsignal.record.board import ServerBoard
-from batsignal.record.tally import Histogram
+from batsignal.record.histogram import Histogram
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 """The values of the labels, and the sample's."""

@@ -12,7 +12,7 @@ from batsignal.expose.page import wording
 from batsignal.expose.page.cards import ServerCard, read_server, with_chart
 from batsignal.expose.page.lit import Lit, read_signal
 from batsignal.record.board import Board, PastIncident
-from batsignal.record.tally import EndpointTally
+from batsignal.record.endpoint_tally import EndpointTally
 from batsignal.snapshot import Deploy
 from batsignal.spelling import count
 
