@@ -45,6 +45,12 @@ UNNAMED = frozenset(
     )
 )
 
+# What PgBouncer appends with `application_name_add_host`: from where and which port a client came to it. It is another
+# one for each session, and says no more of who that is.
+ADDED_BY_POOLER = re.compile(
+    r" - (?:unix(?:\([^()]*\))?|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\]|[0-9a-f]*(?::[0-9a-f.]*){2,}):\d{1,5}$"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
@@ -63,6 +69,8 @@ class ApplicationPattern:
     Application(service='web', version='2.4.0')
     >>> pattern.split("billing")
     Application(service='billing', version=None)
+    >>> pattern.split("web@2.4.0 - 10.0.0.3:4711")
+    Application(service='web', version='2.4.0')
     >>> pattern.split("psql")
     Application(service=None, version=None)
     """
@@ -70,14 +78,17 @@ class ApplicationPattern:
     regex: re.Pattern[str]
 
     def split(self, application_name: str | None) -> Application:
-        """Return the service and the version in a name; a name without a match is the service as a whole."""
+        """Return the service and the version in a name; a name without a match is the service as a whole.
+
+        The address that PgBouncer may append is no part of the name.
+        """
         return _split(self.regex, application_name)
 
 
 # Names repeat from session to session and from tick to tick; bounded, because hostile ones do not.
 @lru_cache(maxsize=20_000)
 def _split(regex: re.Pattern[str], application_name: str | None) -> Application:
-    name = printable(application_name or "")
+    name = ADDED_BY_POOLER.sub("", printable(application_name or ""))
     if name.casefold() in UNNAMED:
         return Application(service=None, version=None)
     match = regex.search(name)

@@ -31,6 +31,22 @@ def test_default_name_of_a_driver_names_nobody(name: str | None) -> None:
     assert PATTERN.split(name) == Application(service=None, version=None)
 
 
+@pytest.mark.parametrize(
+    "address", ["10.0.0.3:4711", "[2001:db8::7]:4711", "2001:db8::7:4711", "unix:6432", "unix(42@db1):6432"]
+)
+def test_address_that_pgbouncer_appends_is_no_part_of_the_name(address: str) -> None:
+    assert PATTERN.split(f"web@2.4.0 - {address}") == Application(service="web", version="2.4.0")
+    assert PATTERN.split(f"billing - {address}") == Application(service="billing", version=None)
+    assert PATTERN.split(f"psql - {address}") == Application(service=None, version=None)
+
+
+@pytest.mark.parametrize(
+    "name", ["DBeaver 23.1.0 - Main", "pgAdmin 4 - CONN:123", "web - 2", "job - ab:12", "10.0.0.3:4711"]
+)
+def test_other_dashes_and_colons_stay_in_the_name(name: str) -> None:
+    assert PATTERN.split(name) == Application(service=name, version=None)
+
+
 def test_pattern_without_a_version_group_gives_services_only() -> None:
     pattern = ApplicationPattern(re.compile(r"^svc-(?P<service>\w+)"))
     assert pattern.split("svc-web-17") == Application(service="web", version=None)
