@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from batsignal.drills.act import Pace, Tell
 from batsignal.drills.acts import everyday, jobs, maintenance, people, releases, restarts, scaling
 from batsignal.drills.embedded import EmbeddedServer
 from batsignal.drills.ground import Ground, on_embedded, on_given
+from seen_outside import ACTORS, Outside, outside
 
 ACTS = {
     **everyday.ACTS,
@@ -30,44 +30,6 @@ END_SECONDS = 8.0
 STRAGGLERS_SECONDS = 5.0
 
 Until = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What another session sees of the server: it knows nothing of the drill."""
-
-    connection: psycopg2.extensions.connection
-
-    def ask(self, question: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(question, parameters)
-            return cursor.fetchall()
-
-    def one(self, question: str, *parameters: Any) -> Any:
-        return self.ask(question, *parameters)[0][0]
-
-    def sessions(self, where: str = "true") -> int:
-        """Count the sessions of the drill's actors."""
-        return int(self.one(f"SELECT count(*) FROM pg_stat_activity WHERE {ACTORS} AND ({where})"))
-
-
-ACTORS = "backend_type = 'client backend' AND application_name NOT IN ('outside', 'batsignal drill')"
-
-
-@contextmanager
-def outside(ground: Ground) -> Iterator[Outside]:
-    assert ground.embedded is not None
-    with closing(
-        psycopg2.connect(
-            host=str(ground.embedded.socket_directory),
-            port=ground.embedded.port,
-            user=ground.embedded.superuser,
-            dbname=ground.service_database,
-            application_name="outside",
-        )
-    ) as connection:
-        connection.autocommit = True
-        yield Outside(connection)
 
 
 @contextmanager

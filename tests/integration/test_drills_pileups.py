@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from batsignal.drills.acts import limits, locks, pileups, storms
 from batsignal.drills.ground import Ground, on_embedded
 from batsignal.poll.postgres import PostgresPoller
 from batsignal.poll.resolve import Resolver
+from seen_outside import ACTORS, Outside, outside
 
 ACTS = {**pileups.ACTS, **locks.ACTS, **storms.ACTS, **limits.ACTS}
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 END_SECONDS = 10.0
 STRAGGLERS_SECONDS = 5.0
 OWN_THREADS = ("drill-reaper", "drill-hosts")
-ACTORS = "backend_type = 'client backend' AND application_name NOT IN ('outside', 'batsignal', 'batsignal drill')"
 WAITS = "wait_event_type = 'Lock'"
 # Who blocks whom, up to those who wait for nobody.
 ROOTS = """
@@ -40,45 +39,6 @@ ROOTS = """
 """
 
 Until = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What another session sees of the server: it knows nothing of the drill."""
-
-    connection: psycopg2.extensions.connection
-
-    def ask(self, question: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(question, parameters or None)
-            return cursor.fetchall()
-
-    def one(self, question: str, *parameters: Any) -> Any:
-        return self.ask(question, *parameters)[0][0]
-
-    def sessions(self, where: str = "true") -> int:
-        """Count the sessions of the drill's actors."""
-        return int(self.one(f"SELECT count(*) FROM pg_stat_activity WHERE {ACTORS} AND ({where})"))
-
-    def established(self) -> int:
-        """Return how many sessions the service's database ever saw, as the server itself counts them."""
-        return int(self.one("SELECT sessions FROM pg_stat_database WHERE datname = current_database()"))
-
-
-@contextmanager
-def outside(ground: Ground) -> Iterator[Outside]:
-    assert ground.embedded is not None
-    with closing(
-        psycopg2.connect(
-            host=str(ground.embedded.socket_directory),
-            port=ground.embedded.port,
-            user=ground.embedded.superuser,
-            dbname=ground.service_database,
-            application_name="outside",
-        )
-    ) as connection:
-        connection.autocommit = True
-        yield Outside(connection)
 
 
 @contextmanager
