@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from batsignal.config import SecretText
-from batsignal.config_source import read_mapping
-from batsignal.config_wording import explained
+from batsignal.config.source import read_mapping
+from batsignal.config.wording import explained
 from batsignal.errors import ConfigError
 
 ClientAuth = Literal[

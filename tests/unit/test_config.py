@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
-from batsignal import config_dsn
 from batsignal.config import APPLICATION_PATTERN, LISTEN_ADDRESS, Config, load
+from batsignal.config.dsn import fault
 from batsignal.errors import ConfigError
 
 SECRET = "s3cr3t-pa55"
@@ -615,7 +615,7 @@ def test_password_written_as_it_is_is_read_as_the_password_or_refused_without_it
         f"postgresql://bob@db1/shop?password={password}",
     )
     for dsn in spellings:
-        said = config_dsn.fault(dsn)
+        said = fault(dsn)
         if said is None:
             others = {key: value for key, value in parse_dsn(dsn).items() if key not in {"password", "sslpassword"}}
             pieces = {password[start : start + 6] for start in range(len(password) - 5)}

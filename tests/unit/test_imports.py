@@ -55,22 +55,22 @@ LAYERS: dict[str, Layer] = {
     "batsignal.code_path": Layer(banned=WORLD - {"urllib"}, is_pure=True),
     "batsignal.config": Layer(
         ours=(
-            *("batsignal.errors", "batsignal.config_dsn", "batsignal.config_source", "batsignal.config_wording"),
+            *("batsignal.errors", "batsignal.config.dsn", "batsignal.config.source", "batsignal.config.wording"),
             "batsignal.pattern_cost",
         ),
         third_party=frozenset({"pydantic", "pydantic_core", "yaml"}),
     ),
     "batsignal.pattern_cost": Layer(),
-    "batsignal.config_dsn": Layer(third_party=frozenset({"psycopg2"})),
+    "batsignal.config.dsn": Layer(third_party=frozenset({"psycopg2"})),
     "batsignal.web_config": Layer(
-        ours=("batsignal.errors", "batsignal.config", "batsignal.config_source", "batsignal.config_wording"),
+        ours=("batsignal.errors", "batsignal.config", "batsignal.config.source", "batsignal.config.wording"),
         third_party=frozenset({"pydantic"}),
     ),
-    "batsignal.config_source": Layer(
-        ours=("batsignal.errors", "batsignal.config_dsn", "batsignal.config_wording", "batsignal.small_file"),
+    "batsignal.config.source": Layer(
+        ours=("batsignal.errors", "batsignal.config.dsn", "batsignal.config.wording", "batsignal.small_file"),
         third_party=frozenset({"psycopg2", "yaml"}),
     ),
-    "batsignal.config_wording": Layer(
+    "batsignal.config.wording": Layer(
         ours=("batsignal.errors",), third_party=frozenset({"pydantic", "pydantic_core", "yaml"})
     ),
     "batsignal.detect.signal": Layer(banned=WORLD, is_pure=True),

@@ -1,7 +1,7 @@
 """Configuration: one YAML file or the environment becomes one frozen `Config`; all defaults and thresholds live here.
 
 Owns what may be configured and what each key expects: its description is the error message. Where it is written down
-is `config_source`'s affair, how an error is put `config_wording`'s. It opens no connection, and prints no secret.
+is `source`'s affair, how an error is put `wording`'s. It opens no connection, and prints no secret.
 """
 
 import re
@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Secret, ValidationError, model_validator
 
-from batsignal import config_dsn
-from batsignal.config_source import SECRET_KEYS, from_environment, from_file, read_token
-from batsignal.config_wording import explained
+from batsignal.config.dsn import fault as fault_in
+from batsignal.config.source import SECRET_KEYS, from_environment, from_file, read_token
+from batsignal.config.wording import explained
 from batsignal.errors import ConfigError
 from batsignal.pattern_cost import costly_name
 
@@ -92,7 +92,7 @@ def _url(text: str) -> str:
 
 
 def _dsn(secret: SecretText) -> SecretText:
-    fault = config_dsn.fault(secret.get_secret_value())
+    fault = fault_in(secret.get_secret_value())
     if fault is not None:
         raise ValueError(fault)
     return secret

@@ -17,8 +17,8 @@ import yaml
 from psycopg2.extensions import parse_dsn
 
 from batsignal import small_file
-from batsignal.config_dsn import are_ports
-from batsignal.config_wording import spelled
+from batsignal.config.dsn import are_ports
+from batsignal.config.wording import spelled
 from batsignal.errors import ConfigError
 
 SECRET_KEYS = ("dsn", "emergency_dsn", "pgbouncer_dsn")
