@@ -1,7 +1,8 @@
 """Which services were at work before, and which came with what they do now.
 
 Owns one question: a service that lends its sessions again and again, or has been there for a while, is at work; a batch
-comes with its statement, uses each of its sessions once, and is gone for long after it. It judges nothing else.
+comes with its statement, uses each of its sessions once, and is gone for long after it. Whose health somebody asks for
+is no batch, however new it is. It judges nothing else.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ PRESENT_SECONDS = 60.0
 ABSENT_SECONDS = 180.0
 # Or, where that is not seen yet: at so many looks a session had been used again since the look before.
 REUSED_LOOKS = 5
+PROBED_MOST = 1000
 
 Group = tuple[str, ...]
 
@@ -34,6 +36,8 @@ class Services:
 
     def __init__(self) -> None:
         self._known: dict[Group, _Service] = {}
+        self._probed: set[str] = set()
+        """Services that have a health endpoint."""
         self._t: float | None = None
 
     def clear(self) -> None:
@@ -44,6 +48,9 @@ class Services:
     def add(self, window: Window) -> None:
         """Take in a look that succeeded."""
         known, t, before, self._t = self._known, window.t, self._t, window.t
+        for probe in () if window.snapshot is None else window.snapshot.probes:
+            if len(self._probed) < PROBED_MOST:
+                self._probed.add(probe.service)
         patience = ABSENT_SECONDS + (window.looked_seconds or 0.0)
         come: set[Group] = set()
         for origin in window.origins.values():
@@ -67,6 +74,8 @@ class Services:
         service = self._known.get(group)
         if service is None:
             return False
+        if group[0] == "service" and group[1] in self._probed:
+            return True
         if since - service.since >= PRESENT_SECONDS:
             return True
         return len(service.reused_at) == REUSED_LOOKS and service.reused_at[-1] <= since

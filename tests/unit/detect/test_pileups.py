@@ -6,7 +6,7 @@ import pytest
 
 from batsignal.detect.pileups import PileupDetector
 from batsignal.detect.statement_past import QUICK_MOST, USUAL_MOST
-from batsignal.snapshot import PollFailure, Snapshot
+from batsignal.snapshot import PollFailure, ProbeResult, Slots, Snapshot
 
 SLOW = "SELECT p.* FROM products p WHERE p.name ILIKE ?"
 HOUR = 3600.0
@@ -266,6 +266,24 @@ def test_second_statement_that_is_slowed_by_the_first_is_not_told(row: Row, show
     show(watcher, scene, 460)
     (raised,) = watcher.raised("query_pileup")
     assert raised.signal.finding.subject.application == "web"
+
+
+@pytest.mark.parametrize("service", ["newcomer", "web"])
+def test_pile_up_of_a_service_that_starts_with_it_wakes_within_the_bound_where_its_health_is_asked_for(
+    row: Row, watcher: Any, start: float, service: str
+) -> None:
+    """Who has a health endpoint is no batch; of another, so little is a batch as far as anybody can tell."""
+    for n in range(40):
+        t = 400.4 + n
+        rows = (*pool(row, t), *pile(row, t, since=410.0, application_name="newcomer@1.0"))
+        probe = ProbeResult(endpoint="health", service=service, at=start + t, up=True, seconds=0.01)
+        slots = Slots(max=203, superuser_reserved=3)
+        watcher.look(Snapshot(server="db1", t=start + t, sessions=rows, slots=slots, probes=(probe,) * (n % 5 == 0)))
+    raised = watcher.raised("query_pileup")
+    if service == "web":
+        assert not raised, watcher.sentences()
+    else:
+        assert [(one.signal.finding.severity, one.t - start - 410 <= 15) for one in raised] == [("critical", True)]
 
 
 POOLER = {"usename": "shop", "client_addr": "10.0.0.9"}
