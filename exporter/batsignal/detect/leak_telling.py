@@ -22,6 +22,8 @@ PAUSE_SECONDS = 120.0
 PAUSE_FACTOR = 2.0
 # Beside sessions that came back, so many times as many more are asked for to wake somebody as to warn.
 CAME_BACK_FACTOR = 2
+# What had been lent for long before it was lost is most of it.
+LENT_RATIO = 0.5
 
 
 def told(group: Group, train: Train, window: Window, numbers: Thresholds, *, since: float, was: Severity) -> Finding:
@@ -79,11 +81,16 @@ def _is_clear(train: Train, numbers: Thresholds) -> bool:
     """Whether it may wake somebody while there is room: what looks alike may yet turn out to be pools that start.
 
     What comes in clumps, beside much that is opened and used again, or rests after it had been lent for long, may be
-    pods or workers behind one address; what comes beside some that came back may do so, too.
+    pods or workers behind one address; what comes beside some that came back may do so, too. Several pools behind one
+    address give themselves away: what one of them opens passes over the idle ones of the others, and those come back.
     """
-    if train.is_clumped or train.lent > 0.5 * len(train.tracks):
+    if train.is_clumped:
         return False
     doubt = 1 if is_nearly_all(len(train.tracks), len(train.used) + train.used_before) else 2
+    if train.lent > LENT_RATIO * len(train.tracks):
+        doubt = 2
+        if losses.longest_passed_seconds(train.tracks) >= numbers.leak_idle_seconds:
+            return False
     return train.lost >= doubt * numbers.leak_sessions + CAME_BACK_FACTOR * come_back.doubt(train, numbers)
 
 

@@ -60,7 +60,7 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     reused: list[Track] = []
     lent: list[Track] = []
     due = math.inf
-    longest_seconds = max((track.longest_rest_seconds for track in origin.tracks.values()), default=0.0)
+    passed_seconds = longest_passed_seconds(origin.tracks.values())
     fill_until = origin.filling_since + limits.leak_fill_seconds
     fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
     for track in origin.tracks.values():
@@ -72,9 +72,9 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
             continue
         old_at = track.opened_at + limits.leak_idle_seconds
         due = min(due, told_at, old_at if t < old_at else math.inf)
-        if track.is_in_use and track.resting_since is not None:
+        if track.resting_since is not None and (track.is_in_use or _is_used_again(track, t, limits)):
             due = min(due, t + LENT_DUE_SECONDS)
-            if _is_passed_over(track, t, longest_seconds, limits):
+            if not is_stuck(track) and _is_passed_over(track, t, passed_seconds, limits):
                 track.lost_at = track.resting_since
                 lent.append(track)
                 continue
@@ -83,12 +83,16 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     return SortedOut(tuple(lost), tuple(filling), tuple(reused), tuple(lent), due)
 
 
-def _is_passed_over(track: Track, t: float, longest_seconds: float, limits: Thresholds) -> bool:
-    """Return whether its pool would have lent it and opened another one, and it rests as none there ever did."""
+def _is_passed_over(track: Track, t: float, passed_seconds: float, limits: Thresholds) -> bool:
+    """Return whether its pool would have lent it and opened another one, and it rests as none so passed over ever did.
+
+    That other one was used again: who opens sessions beside the pool, and loses them, has not passed over anything.
+    How long a session lay in its pool while none was opened says nothing: those at the bottom may lie there for hours.
+    """
     since = track.resting_since
-    if since is None or track.origin.newest < since + PASSED_OVER_SECONDS:
+    if since is None or track.origin.newest_lent < since + PASSED_OVER_SECONDS:
         return False
-    return t - since >= LENT_REST_FACTOR * max(longest_seconds, limits.leak_idle_seconds)
+    return t - since >= LENT_REST_FACTOR * max(passed_seconds, limits.leak_idle_seconds)
 
 
 def is_stuck(track: Track) -> bool:
@@ -245,6 +249,12 @@ def unreplaced(lost: Sequence[Track], t: float, limits: Thresholds) -> tuple[int
         if count > best:
             best, begin = count, index
     return best, begin
+
+
+def longest_passed_seconds(tracks: Iterable[Track]) -> float:
+    """Return the longest rest from which one of their origins came back though another had been opened meanwhile."""
+    passed = (track.longest_passed_seconds for origin in _origins(tracks) for track in origin.tracks.values())
+    return max(passed, default=0.0)
 
 
 def growth_since(since: float, tracks: Iterable[Track]) -> int:

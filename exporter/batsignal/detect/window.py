@@ -27,6 +27,8 @@ CLOSING_LIFE_SECONDS = 5.0
 # A pool lends a session that has been free for so long; a moment less, and it may have been given back while the login
 # of the next one was under way.
 IDLE_BESIDE_SECONDS = 2.0
+# Between its login and its first statement a session rests for a moment, too.
+LENT_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Origin:
     empty_since: float | None = None
     newest: float = 0.0
     """When its newest session was opened, however short that lived."""
+    newest_lent: float = 0.0
+    """When the newest of those was opened that came back and were used again: its pool opened that one to lend it."""
     changes: int = 0
     """As its group's, of its own."""
 
@@ -88,6 +92,8 @@ class Track:
     """Since when its client has left it unused; None while the server works for it."""
     longest_rest_seconds: float = 0.0
     """The longest it was left unused before it was used again."""
+    longest_passed_seconds: float = 0.0
+    """The longest after which it came back although its origin had opened another one meanwhile: no pool's, alone."""
     longest_stuck_seconds: float = 0.0
     """The same of what it was left in the middle of its work."""
     at_use: int = 0
@@ -257,8 +263,9 @@ class Window:
             del self._tracks[track.session.key]
             self._close(track)
         joined, self.opened, self.changed = [], [], []
-        for key, row in fresh.items():
-            known = self._tracks.get(key)
+        # What moved comes before what was opened: who came back was not passed over by what is new at the same look.
+        for row in sorted(fresh.values(), key=lambda row: row.key not in self._tracks):
+            known = self._tracks.get(row.key)
             if known is not None:
                 shown.pop(id(known.session), None)  # a malformed look shows one session twice
                 self.changed.append(known)
@@ -340,9 +347,13 @@ class Window:
 
     def _change(self, track: Track, session: Session) -> bool:
         """Take in what a session does now and return whether it says to come from somewhere else than before."""
-        before = track.session
-        rested_seconds = _rest_before_use(track.resting_since, session, self.t)
+        before, rested_at = track.session, track.resting_since
+        rested_seconds = _rest_before_use(rested_at, session, self.t)
         track.longest_rest_seconds = max(track.longest_rest_seconds, rested_seconds)
+        if rested_at is not None and rested_at + IDLE_BESIDE_SECONDS <= track.origin.newest:
+            track.longest_passed_seconds = max(track.longest_passed_seconds, rested_seconds)
+        if rested_seconds >= LENT_AGAIN_SECONDS:
+            track.origin.newest_lent = max(track.origin.newest_lent, track.opened_at)
         if before.state != "idle":
             track.longest_stuck_seconds = max(track.longest_stuck_seconds, rested_seconds)
         track.resting_since = _rest(track, session, self.t)

@@ -204,6 +204,20 @@ def test_leak_through_a_pool_that_may_grow_is_called_though_its_sessions_had_bee
     assert len(watcher.raised("leak")) == 1, watcher.sentences()
 
 
+@pytest.mark.parametrize("order", ["lifo", "fifo"])
+def test_leak_through_a_pool_whose_sessions_had_lain_unused_for_minutes_is_called_in_time(
+    make_world: Any, watcher: Any, start: float, order: str
+) -> None:
+    world = make_world(slots=small(197))
+    pool = world.pool("web", least=12, most=150, work=lambda t: 0.05 if t < 300 else 8, seconds=0.2, order=order)
+    for n in range(40):
+        world.call(320 + 4.0 * n, pool.lose)
+    watcher.follow(world.looks(320 + 110))
+    called, found = first(watcher, start)
+    assert 320 < called <= 320 + 10 * 4 + 15
+    assert found.since - start == pytest.approx(320, abs=8)
+
+
 def test_sessions_that_rest_after_a_busy_hour_are_not_lost_while_no_other_is_opened(
     make_world: Any, watcher: Any
 ) -> None:

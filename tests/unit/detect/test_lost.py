@@ -71,13 +71,16 @@ def test_session_at_work_is_used_again_once_it_is_old_enough_to_tell(pool: Pool)
     assert pool.sort_out(105).reused == (track,)
 
 
-@pytest.mark.parametrize(("rested", "is_lent"), [(29, False), (30, True)])
-def test_session_that_was_lent_for_long_is_lost_once_passed_over_and_it_rests_thrice_as_long_as_any_other(
-    pool: Pool, rested: float, is_lent: bool
+@pytest.mark.parametrize(
+    ("came_back_from", "rested", "is_lent"), [(0, 14.9, False), (0, 15, True), (10, 29, False), (10, 30, True)]
+)
+def test_session_that_was_lent_for_long_is_lost_once_passed_over_for_thrice_as_long_as_any_that_came_back(
+    pool: Pool, came_back_from: float, rested: float, is_lent: bool
 ) -> None:
-    pool.session(0, rested=198, rest=10)
+    # It had lain at the bottom of its pool for longer, while no other was opened.
+    pool.session(0, rested=198, rest=90).longest_passed_seconds = came_back_from
     track = pool.session(1, rested=100)
-    pool.origin.newest = 102
+    pool.origin.newest_lent = 102
     found = pool.sort_out(100 + rested)
     assert (track in found.lent) == is_lent
     assert track not in found.lost
@@ -85,7 +88,14 @@ def test_session_that_was_lent_for_long_is_lost_once_passed_over_and_it_rests_th
 
 def test_session_that_no_other_was_opened_beside_is_in_its_pool(pool: Pool) -> None:
     pool.session(1, rested=100)
-    pool.origin.newest = 101
+    pool.origin.newest_lent = 101
+    assert pool.sort_out(10_000).lent == ()
+
+
+def test_session_beside_which_others_are_opened_and_lost_is_in_its_pool(pool: Pool) -> None:
+    pool.session(1, rested=100)
+    pool.session(150)
+    pool.origin.newest = 150
     assert pool.sort_out(10_000).lent == ()
 
 

@@ -148,6 +148,18 @@ def test_session_that_is_used_again_remembers_its_longest_rest(looks: Looks) -> 
     assert looks.track(1).longest_rest_seconds == pytest.approx(19.5)
 
 
+def test_session_remembers_from_which_rest_it_came_back_though_another_had_been_opened(looks: Looks) -> None:
+    looks.look(0, session(1, 0))
+    # Used again, and only then another one was opened: no pool has passed over anything.
+    looks.look(30, session(1, 0, 29.0, query_start=T + 28.0), session(2, 29.5))
+    assert looks.track(1).longest_passed_seconds == 0.0
+    looks.look(60, session(1, 0, 59.0, query_start=T + 58.0), session(2, 29.5))
+    assert looks.track(1).longest_passed_seconds == 0.0
+    looks.look(70, session(1, 0, 59.0), session(2, 29.5), session(3, 69.0))
+    looks.look(90, session(1, 0, 85.0, query_start=T + 84.0), session(2, 29.5), session(3, 69.0))
+    assert looks.track(1).longest_passed_seconds == pytest.approx(25.0)
+
+
 def test_session_that_only_rests_has_not_come_back(looks: Looks) -> None:
     for t in range(1, 100):
         looks.look(t, session(1, 0, 0.5, wait_event=f"changes-{t}"))
