@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from batsignal.detect.tracks import OriginKey, Track
 from batsignal.detect.unseen import Unseen
-from batsignal.detect.window import OriginKey, Track, Window
+from batsignal.detect.window import Window
 
 Group = tuple[str, ...]
 

@@ -12,8 +12,8 @@ from bisect import bisect_right
 
 from batsignal.config import Thresholds
 from batsignal.detect import lost as losses
+from batsignal.detect.tracks import Group, Track
 from batsignal.detect.train import Train
-from batsignal.detect.window import Group, Track
 
 # Three of four sessions of a leak never come back: so each that does asks for three more that do not, beyond those that
 # are wanted anyhow. Where sessions rest for long, most of those that will come back are still out when it is asked.

@@ -18,7 +18,8 @@ from itertools import accumulate
 
 from batsignal.config import Thresholds
 from batsignal.detect import lost as losses
-from batsignal.detect.window import Closing, Origin, Track, Window
+from batsignal.detect.tracks import Closing, Origin, Track
+from batsignal.detect.window import Window
 
 GROUPS_MOST = 500
 HELD_KEPT = 256

@@ -14,8 +14,9 @@ from batsignal.detect import lost as losses
 from batsignal.detect.limits import Limit, limits_of
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.steps import Steps
+from batsignal.detect.tracks import Group
 from batsignal.detect.train import Train, is_nearly_all
-from batsignal.detect.window import Group, Window
+from batsignal.detect.window import Window
 
 # One that was critical is so until nothing has come for so long: a page that comes and goes wakes twice.
 PAUSE_SECONDS = 120.0

@@ -18,8 +18,9 @@ from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.leftovers import Leftovers
 from batsignal.detect.signal import Finding, Severity
 from batsignal.detect.suspects import Lineup, Suspects
+from batsignal.detect.tracks import Group, Origin
 from batsignal.detect.train import TRAFFIC_USES, Train, is_nearly_all, newest_train, train_since
-from batsignal.detect.window import Group, Origin, Window
+from batsignal.detect.window import Window
 
 # An application that gives back this share of what it takes holds its sessions for long, and loses none.
 GIVEN_BACK_RATIO = 0.3

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from batsignal.config import Thresholds
 from batsignal.detect.signal import Finding
 from batsignal.detect.suspects import Suspects
+from batsignal.detect.tracks import Group, Track
 from batsignal.detect.train import Train, train_since
-from batsignal.detect.window import Group, Track, Window
+from batsignal.detect.window import Window
 
 # Some are given back while nobody looks; where more than this share of them is, somebody has ended it.
 STILL_HELD_RATIO = 0.5

@@ -11,7 +11,9 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from batsignal.detect.window import Origin, Track, Window, resting_since
+from batsignal.detect.rests import resting_since
+from batsignal.detect.tracks import Origin, Track
+from batsignal.detect.window import Window
 from batsignal.snapshot import Session
 
 # A request may hold a session so long without using it: it thinks, it renders, it calls somebody.

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from batsignal.detect import wording
 from batsignal.detect.signal import Subject
-from batsignal.detect.window import Origin, Window
+from batsignal.detect.tracks import Origin
+from batsignal.detect.window import Window
 
 # Before 18 they are in no view, and known by number only; from 18 on they are sessions without a name.
 NOT_LOGGED_IN = "sessions that have not logged in"

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from batsignal.config import Thresholds
-from batsignal.detect.window import Closing, Origin, Track, is_copy_text
+from batsignal.detect.rests import is_copy_text
+from batsignal.detect.tracks import Closing, Origin, Track
 
 # A session that came back after a rest is only lost when it rests this many times as long.
 COME_BACK_FACTOR = 2.0

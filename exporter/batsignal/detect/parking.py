@@ -9,7 +9,8 @@ Owns that memory, bounded whatever names come by. It judges nobody, has no clock
 
 from collections import OrderedDict
 
-from batsignal.detect.window import Track, Window
+from batsignal.detect.tracks import Track
+from batsignal.detect.window import Window
 
 # Nobody's pool rests in a transaction for so long.
 PARKED_SECONDS = 60.0

@@ -7,7 +7,8 @@ is no batch, however new it is. It judges nothing else.
 
 from dataclasses import dataclass, field
 
-from batsignal.detect.window import Origin, Window
+from batsignal.detect.tracks import Origin
+from batsignal.detect.window import Window
 
 # So long seen without a break. A service without a pool is seen now and then: between two requests it has no session.
 # What runs every few minutes is gone for longer than that.

@@ -15,7 +15,8 @@ from functools import lru_cache
 
 from batsignal.detect.memory import Memory
 from batsignal.detect.statement_past import StatementPast
-from batsignal.detect.window import Track, Window
+from batsignal.detect.tracks import Track
+from batsignal.detect.window import Window
 from batsignal.snapshot import Session
 
 # From this age on an execution is long: two looks see it, and requests that people wait for are over by then.

@@ -13,8 +13,9 @@ from batsignal.detect.blame import versions_of
 from batsignal.detect.churn import SPAN_SECONDS, Group
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.streams import Stream
+from batsignal.detect.tracks import OriginKey
 from batsignal.detect.usual import SERVER, Usual
-from batsignal.detect.window import OriginKey, Window
+from batsignal.detect.window import Window
 
 # Nearly all: a few sessions of the version before it may still come.
 NEARLY_ALL_RATIO = 0.9

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from batsignal.detect.churn import SPAN_SECONDS, Churn, Group, Look, lately
+from batsignal.detect.tracks import OriginKey
 from batsignal.detect.usual import Usual
-from batsignal.detect.window import OriginKey
 
 # A stream flows on while no gap between two of its sessions is longer.
 FLOWS_SECONDS = 3.0

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from batsignal.config import Thresholds
 from batsignal.detect import lost as losses
 from batsignal.detect.lost import SortedOut
-from batsignal.detect.window import Group, Origin, Track, Window
+from batsignal.detect.tracks import Group, Origin, Track
+from batsignal.detect.window import Window
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from batsignal.detect.blame import versions_of
 from batsignal.detect.signal import Subject
 from batsignal.detect.steps import Steps
 from batsignal.detect.suspects import Suspects
-from batsignal.detect.window import IDLE_BESIDE_SECONDS, Origin, Track
+from batsignal.detect.tracks import IDLE_BESIDE_SECONDS, Origin, Track
 
 # The onset is where the steady train of lost sessions begins: a gap this many times the usual one is before it. What is
 # usual is the median, or more where gaps differ much: of trains of ten that come by chance, one in four has a gap of

@@ -10,8 +10,9 @@ from which the server hides that since a moment ago, because our role has lost `
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
+from batsignal.detect.rests import rest_before_use, rest_of
+from batsignal.detect.tracks import IDLE_BESIDE_SECONDS, Closing, Group, Origin, OriginKey, Track
 from batsignal.names import Application, ApplicationPattern
 from batsignal.snapshot import Session, Snapshot
 
@@ -19,151 +20,12 @@ from batsignal.snapshot import Session, Snapshot
 ORIGINS_MOST = 20_000
 ORIGIN_LIFE_SECONDS = 3600.0
 FORGET_EVERY_SECONDS = 60.0
-CLOSINGS_KEPT = 512
 # Whoever takes our privilege away most likely did not mean to, and gives it back; if not, nothing is known any more.
 HIDDEN_SECONDS = 600.0
 # A session that lived shorter is none that a pool would have to replace.
 CLOSING_LIFE_SECONDS = 5.0
-# A pool lends a session that has been free for so long; a moment less, and it may have been given back while the login
-# of the next one was under way.
-IDLE_BESIDE_SECONDS = 2.0
 # Between its login and its first statement a session rests for a moment, too.
 LENT_AGAIN_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class OriginKey:
-    """Where a session comes from: the finest division that names alone allow, usually one pool of one process."""
-
-    service: str | None
-    version: str | None
-    user: str | None
-    database: str | None
-    client: str | None
-
-    @property
-    def group(self) -> tuple[str, ...]:
-        """Whom a signal is about: the service, else the user. One for all pods, versions and clients of it."""
-        return ("service", self.service) if self.service is not None else ("user", self.user or "")
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """Whom a signal is about, through all its origins. `uses` counts how often a look saw a session of it used.
-
-    It is the clock of the group's own work: what goes with its traffic stands still while that clock does.
-    """
-
-    key: tuple[str, ...]
-    origins: dict[OriginKey, "Origin"] = field(default_factory=dict)
-    sessions: int = 0
-    uses: int = 0
-    changes: int = 0
-    """Grows whenever a session comes, leaves or moves: what was worked out before it may not hold any more."""
-
-
-@dataclass(slots=True, eq=False)
-class Origin:
-    """One origin and its living sessions."""
-
-    key: OriginKey
-    group: Group
-    tracks: dict[tuple[int, float | None], "Track"] = field(default_factory=dict)
-    filling_since: float = 0.0
-    """When the first session came while there was none: pools fill to their minimum right after it."""
-    closings: deque["Closing"] = field(default_factory=lambda: deque(maxlen=CLOSINGS_KEPT))
-    empty_since: float | None = None
-    newest: float = 0.0
-    """When its newest session was opened, however short that lived."""
-    newest_lent: float = 0.0
-    """When the newest of those was opened that came back and were used again: its pool opened that one to lend it."""
-    changes: int = 0
-    """As its group's, of its own."""
-
-
-@dataclass(slots=True, eq=False)
-class Track:
-    """One session over time."""
-
-    session: Session
-    origin: Origin
-    opened_at: float
-    resting_since: float | None = None
-    """Since when its client has left it unused; None while the server works for it."""
-    longest_rest_seconds: float = 0.0
-    """The longest it was left unused before it was used again."""
-    longest_passed_seconds: float = 0.0
-    """The longest after which it came back although its origin had opened another one meanwhile: no pool's, alone."""
-    longest_stuck_seconds: float = 0.0
-    """The same of what it was left in the middle of its work."""
-    at_use: int = 0
-    """How often its group had been seen at work when this one's row last changed."""
-    beside_idle_seconds: float = 0.0
-    """How long another of its origin had been unused when this one was opened: a pool would have taken that one."""
-    idle_beside: int = 0
-    """How many others of its origin had been unused for a while by then."""
-    lost_at: float = 0.0
-    """Since when it is lost, if it is: its opening, or its last use where it had been lent before. Noted by `lost`."""
-    is_in_use: bool = False
-    """Whether it was used long after its opening: noted by `lost`, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """A session that left after it had lived a while, and how it had been used: as its track was at the end."""
-
-    t: float
-    opened_at: float
-    resting_since: float | None
-    longest_rest_seconds: float
-    beside_idle_seconds: float = 0.0
-
-
-def resting_since(session: Session) -> float | None:
-    """Return since when the client has left a session unused, in Unix seconds; None while the server works for it.
-
-    Idle, idle in transaction, and `active` in a wait for the client (a result nobody reads) are all the same to a
-    pool: taken, and nothing done with it. Of a COPY that waits for its client one row does not tell (`_rest`).
-    """
-    state = session.state
-    if state is None:
-        return None
-    if state.startswith("idle"):
-        return session.state_change
-    if state == "active" and session.wait_event == "ClientRead" and not is_copy_text(session.query):
-        return session.state_change
-    return None
-
-
-def _rest(track: Track, session: Session, t: float) -> float | None:
-    """Return since when a track that shows this row now has rested.
-
-    A COPY that is being fed waits for its client too, but not at each look: it rests since the look from which on it
-    was seen to do nothing but wait.
-    """
-    if session.state != "active" or session.wait_event != "ClientRead" or not is_copy_text(session.query):
-        return resting_since(session)
-    before = track.session
-    was_waiting = before is not session and before.state == "active" and before.wait_event == "ClientRead"
-    return track.resting_since if was_waiting and before.query_start == session.query_start else t
-
-
-def is_copy_text(query: str | None) -> bool:
-    """Return whether a statement is a COPY, of which one row does not tell whether its client still feeds it."""
-    return query is not None and query[:4].casefold() == "copy"
-
-
-def _rest_before_use(rested_at: float | None, now: Session, t: float) -> float:
-    """Return how long a session had been left unused when it was used again; 0 when it was not."""
-    if rested_at is None or now.state_change is None:
-        return 0.0
-    if now.state_change <= rested_at:
-        # The client of a COPY has sent more of it.
-        return t - rested_at if is_copy_text(now.query) and now.wait_event != "ClientRead" else 0.0
-    used_at = now.state_change
-    if now.query_start is not None and now.query_start > rested_at:
-        used_at = min(used_at, now.query_start)
-    return used_at - rested_at
 
 
 def _is_same_place(before: Session, now: Session) -> bool:
@@ -306,7 +168,7 @@ class Window:
         opened_at = self.t if session.backend_start is None else session.backend_start
         origin = self._origin(session, opened_at)
         track = Track(session, origin, opened_at, at_use=origin.group.uses, lost_at=opened_at)
-        track.resting_since = _rest(track, session, self.t)
+        track.resting_since = rest_of(track, session, self.t)
         self._tracks[session.key] = track
         self._join(track)
         return track
@@ -348,7 +210,7 @@ class Window:
     def _change(self, track: Track, session: Session) -> bool:
         """Take in what a session does now and return whether it says to come from somewhere else than before."""
         before, rested_at = track.session, track.resting_since
-        rested_seconds = _rest_before_use(rested_at, session, self.t)
+        rested_seconds = rest_before_use(rested_at, session, self.t)
         track.longest_rest_seconds = max(track.longest_rest_seconds, rested_seconds)
         if rested_at is not None and rested_at + IDLE_BESIDE_SECONDS <= track.origin.newest:
             track.longest_passed_seconds = max(track.longest_passed_seconds, rested_seconds)
@@ -356,7 +218,7 @@ class Window:
             track.origin.newest_lent = max(track.origin.newest_lent, track.opened_at)
         if before.state != "idle":
             track.longest_stuck_seconds = max(track.longest_stuck_seconds, rested_seconds)
-        track.resting_since = _rest(track, session, self.t)
+        track.resting_since = rest_of(track, session, self.t)
         track.session = session
         if session.state_change != before.state_change:
             track.origin.group.uses += 1

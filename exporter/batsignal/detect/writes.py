@@ -8,7 +8,8 @@ bounded by the sessions there are. It does not judge for how long a transaction 
 import re
 
 from batsignal.detect.parking import Parking, is_of_a_service_at_work
-from batsignal.detect.window import Track, Window
+from batsignal.detect.tracks import Track
+from batsignal.detect.window import Window
 from batsignal.snapshot import Session
 
 # Exactly this: a transaction that failed ("... (aborted)") has let its locks go.

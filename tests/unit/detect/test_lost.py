@@ -5,7 +5,7 @@ import pytest
 
 from batsignal.config import Thresholds
 from batsignal.detect import lost
-from batsignal.detect.window import Closing, Group, Origin, OriginKey, Track
+from batsignal.detect.tracks import Closing, Group, Origin, OriginKey, Track
 from batsignal.snapshot import Session
 
 LIMITS = Thresholds()

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 
 from batsignal.detect import window as windows
-from batsignal.detect.window import OriginKey, Window, resting_since
+from batsignal.detect.rests import resting_since
+from batsignal.detect.tracks import OriginKey
+from batsignal.detect.window import Window
 from batsignal.names import ApplicationPattern
 from batsignal.snapshot import PollFailure, Session, Snapshot
 
