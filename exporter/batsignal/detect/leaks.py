@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batsignal.config import Thresholds
-from batsignal.detect import come_back, leak_telling
+from batsignal.detect import come_back, headroom, leak_telling
 from batsignal.detect import lost as losses
 from batsignal.detect.holding import Explained, Holdings
 from batsignal.detect.leftovers import Leftovers
@@ -84,10 +84,10 @@ class LeakDetector:
 
     def look(self, window: Window) -> Iterable[Finding]:
         """Return the leaks of this tick. A look that failed changes nothing."""
-        if window.snapshot is None or window.t != window.snapshot.t:
+        if window.has_failed:
             return self._last
-        if window.began == window.t:
-            self._forget()  # the first look, or the clock stepped back: what was noted lies in the future
+        if window.begins:
+            self._forget()
         self._holdings.learn(window)
         self._lineup.look(window)
         for noted in (self._lit, self._rested):
@@ -341,7 +341,5 @@ class LeakDetector:
 
 
 def _is_full(window: Window, ratio: float) -> bool:
-    snapshot = window.snapshot
-    if snapshot is None or snapshot.slots is None or not snapshot.slots.usable:
-        return False
-    return window.used >= ratio * snapshot.slots.usable
+    slots = headroom.usable(window)
+    return slots is not None and window.used >= ratio * slots

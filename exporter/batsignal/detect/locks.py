@@ -52,9 +52,9 @@ class LockDetector:
 
     def look(self, window: Window) -> Iterable[Finding]:
         """Return the queues of this tick. A look that failed changes nothing."""
-        if window.snapshot is None or window.t != window.snapshot.t:
+        if window.has_failed:
             return self._last
-        if window.began == window.t:
+        if window.begins:
             self._lit.clear()
         self._pace.add(window)
         seen: set[tuple[str, ...]] = set()

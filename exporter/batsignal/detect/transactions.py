@@ -57,7 +57,7 @@ class TransactionDetector:
         snapshot = window.snapshot
         if snapshot is None or window.t != snapshot.t:
             return self._last
-        if window.began == window.t:
+        if window.begins:
             self._lit.clear()
         self._writes.add(window)
         resting = [session for session in snapshot.sessions if session.state == IDLE_IN_TRANSACTION]

@@ -149,6 +149,16 @@ class Window:
         self.snapshot = None
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the last look told nothing: what was judged by then still holds."""
+        return self.snapshot is None or self.t != self.snapshot.t
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is the first look, or the clock stepped back: what was noted of earlier looks is worth nothing."""
+        return self.began == self.t
+
+    @property
     def sessions(self) -> int:
         return len(self._tracks)
 
