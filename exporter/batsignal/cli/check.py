@@ -83,6 +83,8 @@ def _check_server(server: ServerConfig, *, releases: bool) -> bool:
             )
         if sight.is_pooled:
             remark(where, f"a pooler answers there, and when its pool is empty nothing is seen: {NO_POOLER}")
+        for query, reason in sight.denied.items():
+            well = say(False, where, f"the role may not read {query}, which will be missing: {reason}")
         well = _say_untracked(where, snapshot) and well
         well = check_ways(server, snapshot, sight.try_ways()) and well
         if snapshot.met is None and releases:

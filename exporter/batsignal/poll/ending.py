@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 import psycopg2
 
-from batsignal.poll.guarded import GAVE_UP, DeadlineError
+from batsignal.poll.guarded import GAVE_UP, INSUFFICIENT_PRIVILEGE, DeadlineError
 from batsignal.poll.rows import Row
 from batsignal.snapshot import Session
 
 End = Literal["ended", "gone or in use again", "not allowed", "not known", "not tried"]
 
-INSUFFICIENT_PRIVILEGE = "42501"
 
 Ask = Callable[[str, Mapping[str, Any]], list[Row]]
 """Called with the name of a query and its arguments; raises psycopg2.Error and DeadlineError."""

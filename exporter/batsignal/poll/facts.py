@@ -9,8 +9,9 @@ from typing import Any
 
 import psycopg2
 
-from batsignal.poll.guarded import GAVE_UP
+from batsignal.poll.guarded import GAVE_UP, INSUFFICIENT_PRIVILEGE
 from batsignal.poll.rows import Names, Row
+from batsignal.poll.startup_error import server_message
 from batsignal.snapshot import Counters, Slots
 
 SETTINGS_SECONDS = 10.0
@@ -39,6 +40,8 @@ class Facts:
         self.role: str | None = None
         self.may_use_reserve = False
         self.counters: Counters | None = None
+        self.denied: dict[str, str] = {}
+        """What we may not read on this server, by query, and in whose words: names and totals are missing then."""
         self._names = names
         self._ask = ask
         self._monotonic = monotonic
@@ -91,10 +94,17 @@ class Facts:
             self._nameless = self._names.lacking(rows)[0]
 
     def ask_calmly(self, query: str, arguments: Mapping[str, Any], deadline: float) -> list[Row] | None:
-        """Ask for something a look can do without: None when a lock stood in the way, or the answer took too long."""
+        """Ask for something a look can do without.
+
+        None when a lock stood in the way, the answer took too long, or somebody has taken the right to read it from us.
+        """
         try:
-            return self._ask(query, arguments, deadline)
+            rows = self._ask(query, arguments, deadline)
         except psycopg2.Error as exc:
-            if exc.pgcode in GAVE_UP:
-                return None
-            raise
+            if exc.pgcode == INSUFFICIENT_PRIVILEGE:
+                self.denied[query] = server_message(exc.diag.message_primary or "")
+            elif exc.pgcode not in GAVE_UP:
+                raise
+            return None
+        self.denied.pop(query, None)
+        return rows

@@ -28,6 +28,7 @@ _NOT_OURS = {"26000", "42P05"}
 # query_canceled (our statement_timeout), lock_not_available (our lock_timeout); on a standby serialization_failure and
 # deadlock_detected, for what is replayed there goes first. The session is as good as before.
 GAVE_UP = frozenset({"57014", "55P03", "40001", "40P01"})
+INSUFFICIENT_PRIVILEGE = "42501"
 # character_not_in_repertoire, untranslatable_character: another database's text does not fit our encoding.
 _NOT_OUR_ENCODING = {"22021", "22P05"}
 # SO_LINGER of no time: closing sends a reset.

@@ -18,7 +18,7 @@ import structlog
 from batsignal.poll.conninfo import redacted
 from batsignal.poll.entrance import Entrance
 from batsignal.poll.facts import Facts
-from batsignal.poll.guarded import GAVE_UP, DeadlineError, GuardedSession
+from batsignal.poll.guarded import GAVE_UP, INSUFFICIENT_PRIVILEGE, DeadlineError, GuardedSession
 from batsignal.poll.manners import Host, introduce
 from batsignal.poll.queries import sql
 from batsignal.poll.refusal import Place, explain, knock
@@ -86,6 +86,7 @@ class PostgresPoller:
         self._failure: PollFailure | None = None
         self._refused = 0
         self._told_of_pooler = False
+        self._told_denied: set[str] = set()
         # Server's clock less ours, so that a failed look is timed on the same clock as the good ones.
         self._clock_offset = 0.0
 
@@ -103,6 +104,11 @@ class PostgresPoller:
     def is_pooled(self) -> bool:
         """Whether a pooler stands between us and the server, so that no seat there is ours."""
         return self._kept is not None and self._kept.host.is_pooled
+
+    @property
+    def denied(self) -> Mapping[str, str]:
+        """What we may not read on the server, by query, in its words."""
+        return {} if self._kept is None else self._kept.facts.denied
 
     @property
     def process(self) -> ServerProcess | None:
@@ -225,6 +231,12 @@ class PostgresPoller:
             log.warning("a pooler answers: when its pool is empty nothing is seen", server=self._server, mend=NO_POOLER)
         self._told_of_pooler = host.is_pooled
 
+    def _tell_of_denied(self, denied: Mapping[str, str]) -> None:
+        if denied.keys() != self._told_denied:
+            for query in denied.keys() - self._told_denied:
+                log.warning("not allowed to read", server=self._server, what=query, reason=denied[query])
+            self._told_denied = set(denied)
+
     def _patience_left(self) -> float:
         """Return how long a look waits for the kept session, in seconds: half as long once another is tried too."""
         kept = self._kept
@@ -255,12 +267,16 @@ class PostgresPoller:
         if self._kept is not None:
             self._entrance.give_up(self._kept.session)
             self._kept = None
-        shutting_down = error.pgcode in {"57P01", "57P02", "57P03"}
-        reason: FailureReason = "not_accepting" if shutting_down else "unreachable"
+        reason: FailureReason = "unreachable"
+        if error.pgcode in {"57P01", "57P02", "57P03"}:
+            reason = "not_accepting"
+        elif error.pgcode == INSUFFICIENT_PRIVILEGE:
+            reason = "auth_failed"
         return PollFailure(reason=reason, sqlstate=error.pgcode, text=text)
 
     def _text(self, error: psycopg2.Error) -> str:
-        text = redacted(str(error), self._kept.session.password if self._kept else None)
+        said = error.diag.message_primary or str(error)
+        text = redacted(said, self._kept.session.password if self._kept else None)
         return server_message(text) or type(error).__name__
 
     # -- the look --------------------------------------------------------------------------------------------------
@@ -287,6 +303,7 @@ class PostgresPoller:
         if kept.facts.privileged != privileged:
             self._rows.forget()  # texts that were hidden until now are wanted
         sessions = self._sessions(kept, t, deadline)
+        self._tell_of_denied(kept.facts.denied)
         return Snapshot(
             server=self._server,
             t=t,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batsignal.poll.conninfo import APPLICATION_NAME, redacted
-from batsignal.poll.guarded import GAVE_UP, DeadlineError
+from batsignal.poll.guarded import GAVE_UP, INSUFFICIENT_PRIVILEGE, DeadlineError
 from batsignal.poll.resolve import ResolveError, Resolver
 from batsignal.poll.startup import StartupTarget, diagnose
 from batsignal.poll.startup_error import pooler_refusal, server_message
@@ -52,9 +52,14 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     if not refusal.parameters:
         # libpq's own words quote the string, and with it the password.
         return PollFailure(reason="unreachable", text="libpq cannot read the connection string")
-    text = server_message(redacted(str(refusal.error), refusal.password)) or type(refusal.error).__name__
+    told = getattr(refusal.error, "diag", None)  # what the server said to a statement, without the place in its text
+    said = (told and told.message_primary) or str(refusal.error)
+    text = server_message(redacted(said, refusal.password)) or type(refusal.error).__name__
     if not refusal.parameters.get("user"):
         return PollFailure(reason="unreachable", text=text)  # libpq refused before it went anywhere
+    if getattr(refusal.error, "pgcode", None) == INSUFFICIENT_PRIVILEGE:
+        # We are in, and may not read the first thing that we ask for.
+        return PollFailure(reason="auth_failed", sqlstate=INSUFFICIENT_PRIVILEGE, text=text)
     # Nobody refuses: somebody would let us in now.
     return _ask_all(refusal, resolver) or _as_libpq_says(text)
 

@@ -114,6 +114,11 @@ class Sight:
         """Whether a pooler stands in the ordinary way, so that no seat on the server is ours."""
         return self._ordinary.is_pooled
 
+    @property
+    def denied(self) -> Mapping[str, str]:
+        """What we may not read on the server, by query, in its words."""
+        return self._ordinary.denied
+
     def look(self) -> Snapshot:
         """Look once. Never raises: what went wrong is in `failure`, what stands in the ordinary way in `refusal`."""
         started = self._monotonic()
