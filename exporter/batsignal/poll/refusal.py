@@ -57,11 +57,19 @@ def explain(refusal: Refusal, resolver: Resolver) -> PollFailure:
     text = server_message(redacted(said, refusal.password)) or type(refusal.error).__name__
     if not refusal.parameters.get("user"):
         return PollFailure(reason="unreachable", text=text)  # libpq refused before it went anywhere
+    return _learnt(refusal, resolver, text)
+
+
+def _learnt(refusal: Refusal, resolver: Resolver, text: str) -> PollFailure:
+    """Return what asking again tells, or what libpq met (`text`) where that says more."""
     if getattr(refusal.error, "pgcode", None) == INSUFFICIENT_PRIVILEGE:
         # We are in, and may not read the first thing that we ask for.
         return PollFailure(reason="auth_failed", sqlstate=INSUFFICIENT_PRIVILEGE, text=text)
-    # Nobody refuses: somebody would let us in now.
-    return _ask_all(refusal, resolver) or _as_libpq_says(text)
+    learnt = _ask_all(refusal, resolver)
+    if learnt is None or (learnt.reason == "timeout" and pooler_refusal(text) is not None):
+        # Nobody refuses: somebody would let us in now. Or a pooler has told us what it has not told again in a second.
+        return _as_libpq_says(text)
+    return learnt
 
 
 def _as_libpq_says(text: str) -> PollFailure:
