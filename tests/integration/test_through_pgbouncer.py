@@ -6,11 +6,14 @@ Nobody should; its own address is better. But who has only that address must nei
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+import yaml
 
+from batsignal.cli.check import check
 from batsignal.drills.embedded import HOST, EmbeddedServer
 from batsignal.poll.guarded import GuardedSession
 from batsignal.poll.manners import introduce
@@ -218,3 +221,14 @@ def test_server_that_is_full_behind_it_is_full_and_not_down(
             until(lambda: said(sight.look())[0] == "slots_full", "what the server said to PgBouncer")
             stack.close()
             back(sight, until)
+
+
+def test_check_notes_the_pooler_and_lists_nothing_but_facts(
+    front: Pooler, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"servers": [{"name": "db1", "dsn": front.dsn()}], "store": {"path": None}}
+    (tmp_path / "batsignal.yml").write_text(yaml.safe_dump(config))
+    assert check(str(tmp_path / "batsignal.yml")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "note server db1: a pooler answers there, and when its pool is empty nothing is seen: " in "\n".join(lines)
+    assert {line[:5] for line in lines} <= {"ok   ", "note "}

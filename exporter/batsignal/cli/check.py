@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
+import structlog
 
 from batsignal import web_config
 from batsignal.cli.check_ways import check_ways, remark, say
@@ -31,6 +33,8 @@ PATIENCE_SECONDS = 5.0
 
 def check(config_file: str | None, web_config_file: str | None = None) -> int:
     """Print a line per fact; return 0 when all is well and 1 when something is not. Raises ConfigError."""
+    # What pollers log beside is no fact of the list. Looked up anew at each line: who calls us may put another there.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     config = load(config_file, os.environ)
     say(True, "config", f"{count(len(config.servers), 'server')}, {count(len(config.endpoints), 'endpoint')}")
     if web_config_file is not None:

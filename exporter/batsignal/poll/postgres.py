@@ -257,7 +257,9 @@ class PostgresPoller:
         # Beside a walsender the ordinary way is tried already: another walsender would be the third of us.
         if self._replication or now - kept.stuck_since <= PATIENCE_SECONDS:
             return late
-        return self._enter(LOOK_SECONDS / 2) or late
+        refused = self._enter(LOOK_SECONDS / 2)
+        is_as_late = refused is not None and refused.reason == "timeout" and kept.host.is_pooled
+        return late if refused is None or is_as_late else refused
 
     def _broken(self, error: psycopg2.Error) -> PollFailure:
         """Return what an error on the kept session means; the session is given up unless it still serves."""
