@@ -387,6 +387,16 @@ def test_limit_of_a_role_is_told_from_a_full_server(everything: Daemon) -> None:
     assert (everything.metric("batsignal_connection_refusals_total", server="shut", reason="role_limit") or 0) > 0
 
 
+def test_limit_of_our_own_role_that_refuses_us_from_the_start_wakes_nobody(
+    everything: Daemon, until: Callable[..., Any]
+) -> None:
+    def said() -> list[Any]:
+        return [one for one in everything.signals("saturation") if one["server"] == "shut"]
+
+    until(said, "the limit of our role to be said")
+    assert [(one["severity"], one["subject"]["limit"]) for one in said()] == [("warning", "role:shut")]
+
+
 def test_new_version_is_a_deploy(everything: Daemon) -> None:
     deploys = everything.json("/api/v1/status")["deploys"]
     assert [(deploy["service"], deploy["version"]) for deploy in deploys] == [("web", "2.4.0")]
