@@ -1,0 +1,95 @@
+"""How near the time left can be told half-way to a full limit, when sessions come a pool at a time.
+
+    python bench/time_left.py [--variations N] [--jobs N] [ROW ...]
+
+Half-way from the onset to the exhaustion, two predictions are held against what came: the one that our signal showed,
+and that of a line drawn in hindsight, through the onset and the exhaustion itself, at the count of that moment. Nobody
+who looks back can know the mean pace better than that line does; where it is wrong, the next pool's size and moment
+decide, which nothing in the past tells. Rows: those of saturation; a row is played as `bench/detection` plays it.
+"""
+
+import argparse
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from batsignal.snapshot import Snapshot
+from detection.judged import Watches
+from detection.score import TruthScore, said_of, score
+from simulator.scenario import build
+
+ROWS = ("saturation", "saturation-role", "saturation-database")
+FACTOR_MOST = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """Predicted over true time left half-way of one truth; None where no signal was lit by then."""
+
+    ours: float | None
+    hindsight: float
+
+
+def halves(task: tuple[str, int]) -> list[Halves]:
+    """Play one variation of a row; return what was predicted for each of its truths that ran out."""
+    play = build(*task, quick=False)
+    watches = Watches([play.world.now - play.world.elapsed + begin for begin in play.starts])
+    used: list[tuple[float, Snapshot]] = []
+    for snapshot in play.looks():
+        watches.look(snapshot)
+        used.append((snapshot.t, snapshot))
+    said = tuple(one for life, events in enumerate(watches.events()) for one in said_of(events, life))
+    truths = score(play.truths_of(), said, may_warn=False, ended=used[-1][0]).truths
+    return [
+        _halves(told, told.truth.exhaustion, used)
+        for told in truths
+        if told.truth.exhaustion is not None and told.truth.exhaustion <= used[-1][0] and not told.truth.optional
+    ]
+
+
+def _halves(told: TruthScore, exhaustion: float, looks: list[tuple[float, Snapshot]]) -> Halves:
+    onset, limit = told.truth.onset, told.truth.subject.limit or "server"
+    half_way = (onset + exhaustion) / 2
+    counts = {t: _used(snapshot, limit) for t, snapshot in looks if onset - 1 <= t <= exhaustion + 1}
+    first, full = counts[min(counts)], max(counts.values())
+    now = counts[max(t for t in counts if t <= half_way)]
+    pace = (full - first) / (exhaustion - onset)
+    return Halves(told.half_way_ratio, (full - now) / pace / (exhaustion - half_way))
+
+
+def _used(snapshot: Snapshot, limit: str) -> int:
+    kind, _, owner = limit.partition(":")
+    if kind == "server":
+        return snapshot.used
+    return sum((one.usename if kind == "role" else one.datname) == owner for one in snapshot.sessions if one.is_client)
+
+
+def _share(ratios: list[float]) -> str:
+    return f"{sum(1 / FACTOR_MOST <= one <= FACTOR_MOST for one in ratios)}/{len(ratios)}"
+
+
+def main() -> int:
+    """Play and print a line a row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", default=ROWS, choices=(*ROWS, ROWS))
+    parser.add_argument("--variations", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    print(f"{'row':20} {'ours':>6} {'hindsight':>9}   within x{FACTOR_MOST}; hindsight: of the same that we told")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for row in arguments.rows:
+            found = [
+                one for some in pool.map(halves, [(row, seed) for seed in range(arguments.variations)]) for one in some
+            ]
+            told = [one for one in found if one.ours is not None]
+            ours = [one.ours for one in told if one.ours is not None]
+            print(f"{row:20} {_share(ours):>6} {_share([one.hindsight for one in told]):>9}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
