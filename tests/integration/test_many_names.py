@@ -23,7 +23,7 @@ METRICS_BYTES_MOST = 100_000
 PAGE_BYTES_MOST = 100_000
 
 
-@pytest.mark.takes(15)
+@pytest.mark.takes(seconds=15)
 def test_ten_thousand_applications_leave_metrics_page_and_status_small(sessions: Any, until: Until) -> None:
     settings: dict[str, str | int] = {"autovacuum": "off", "track_activity_query_size": 1024}
     with EmbeddedServer(max_connections=SESSIONS * 2, settings=settings) as server:
