@@ -5,8 +5,9 @@ reads it splits names as he likes. Pure.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 
-from batsignal.snapshot import Snapshot
+from batsignal.snapshot import CLIENT_BACKEND, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +39,16 @@ def take_census(snapshot: Snapshot) -> Census:
     """
     groups: dict[_Who, _Group] = {}
     for session in snapshot.sessions:
-        if session.is_client:
-            who = (session.datname, session.usename, session.application_name, session.state)
-            start = session.backend_start
-            group = groups.get(who)
-            if group is None:
-                groups[who] = _Group(1, start)
-                continue
-            group.sessions += 1
-            if start is not None and (group.oldest_start is None or start < group.oldest_start):
-                group.oldest_start = start
+        if session.backend_type != CLIENT_BACKEND:
+            continue
+        who, start = _who(session), session.backend_start
+        group = groups.get(who)
+        if group is None:
+            groups[who] = _Group(1, start)
+            continue
+        group.sessions += 1
+        if start is not None and (group.oldest_start is None or start < group.oldest_start):
+            group.oldest_start = start
     return tuple(
         Held(
             datname=datname,
@@ -68,3 +69,4 @@ class _Group:
 
 
 _Who = tuple[str | None, str | None, str | None, str | None]
+_who = attrgetter("datname", "usename", "application_name", "state")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from batsignal.detect.rests import rest_before_use, rest_of
 from batsignal.detect.tracks import IDLE_BESIDE_SECONDS, Closing, Group, Origin, OriginKey, Track
 from batsignal.names import Application, ApplicationPattern
-from batsignal.snapshot import Session, Snapshot
+from batsignal.snapshot import CLIENT_BACKEND, Session, Snapshot
 
 # Memory is bounded by these, whatever names come by; an origin without sessions is forgotten after the time.
 ORIGINS_MOST = 20_000
@@ -117,27 +117,35 @@ class Window:
     def _take_in(self, rows: Sequence[Session]) -> list[Track]:
         """Take in the rows of a look and return the sessions that are new where they say to come from."""
         shown = self._shown
-        fresh = {row.key: row for row in rows if id(row) not in shown and row.is_client}
+        fresh = {
+            (row.pid, row.backend_start): row
+            for row in rows
+            if id(row) not in shown and row.backend_type == CLIENT_BACKEND
+        }
         # In C, for thousands of rows that did not change.
         gone = [shown.pop(row) for row in shown.keys() - set(map(id, rows))]
-        self.left = [track for track in gone if track.session.key not in fresh]
+        self.left = [one for one in gone if (one.session.pid, one.session.backend_start) not in fresh]
         for track in self.left:
             del self._tracks[track.session.key]
             self._close(track)
         joined, self.opened, self.changed = [], [], []
         # What moved comes before what was opened: who came back was not passed over by what is new at the same look.
-        for row in sorted(fresh.values(), key=lambda row: row.key not in self._tracks):
-            known = self._tracks.get(row.key)
-            if known is not None:
-                shown.pop(id(known.session), None)  # a malformed look shows one session twice
-                self.changed.append(known)
-                if self._change(known, row):
-                    joined.append(known)
-            else:
-                known = self._open(row)
-                self.opened.append(known)
+        tracks = self._tracks
+        come = []
+        for key, row in fresh.items():
+            known = tracks.get(key)
+            if known is None:
+                come.append(row)
+                continue
+            shown.pop(id(known.session), None)  # a malformed look shows one session twice
+            self.changed.append(known)
+            if self._change(known, row):
                 joined.append(known)
             shown[id(row)] = known
+        for row in come:
+            shown[id(row)] = known = self._open(row)
+            self.opened.append(known)
+            joined.append(known)
         return joined
 
     def _empty(self) -> None:
@@ -220,14 +228,8 @@ class Window:
     def _change(self, track: Track, session: Session) -> bool:
         """Take in what a session does now and return whether it says to come from somewhere else than before."""
         before, rested_at = track.session, track.resting_since
-        rested_seconds = rest_before_use(rested_at, session, self.t)
-        track.longest_rest_seconds = max(track.longest_rest_seconds, rested_seconds)
-        if rested_at is not None and rested_at + IDLE_BESIDE_SECONDS <= track.origin.newest:
-            track.longest_passed_seconds = max(track.longest_passed_seconds, rested_seconds)
-        if rested_seconds >= LENT_AGAIN_SECONDS:
-            track.origin.newest_lent = max(track.origin.newest_lent, track.opened_at)
-        if before.state != "idle":
-            track.longest_stuck_seconds = max(track.longest_stuck_seconds, rested_seconds)
+        if rested_at is not None and (rested_seconds := rest_before_use(rested_at, session, self.t)) > 0:
+            self._note_rest(track, rested_seconds)
         track.resting_since = rest_of(track, session, self.t)
         track.session = session
         if session.state_change != before.state_change:
@@ -243,6 +245,19 @@ class Window:
         track.origin = self._origin(session, track.opened_at)
         self._join(track)
         return True
+
+    @staticmethod
+    def _note_rest(track: Track, seconds: float) -> None:
+        """Note for how long a session had been left unused that is used again, `track` being as it was before."""
+        origin, rested_at = track.origin, track.resting_since
+        track.longest_rest_seconds = max(track.longest_rest_seconds, seconds)
+        passed = rested_at is not None and rested_at + IDLE_BESIDE_SECONDS <= origin.newest
+        if passed and seconds > track.longest_passed_seconds:
+            track.longest_passed_seconds = seconds
+        if seconds >= LENT_AGAIN_SECONDS and track.opened_at > origin.newest_lent:
+            origin.newest_lent = track.opened_at
+        if seconds > track.longest_stuck_seconds and track.session.state != "idle":
+            track.longest_stuck_seconds = seconds
 
     def _origin_key(self, session: Session) -> OriginKey:
         who = self.who(session)
