@@ -10,9 +10,10 @@ import turns
 
 
 def pytest_configure() -> None:
-    """Take SIGHUP as under a terminal: `nohup` would hand its being ignored on to all that the tests start."""
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Take signals as under a terminal: `nohup` and a shell's `&` would have all that the tests start ignore them."""
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.hookimpl(wrapper=True)
