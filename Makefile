@@ -14,7 +14,7 @@ help:
 	@echo "make install     .venv with the batsignal command in it"
 	@echo "make demo        an embedded PostgreSQL, a small shop, one bad deploy, live"
 	@echo "make test        all tests, against real servers (installs what they need)"
-	@echo "make test-majors  those that are left for PostgreSQL 14, 16 and 17 (fetches them)"
+	@echo "make test-majors those that are left for PostgreSQL 14, 16 and 17 (fetches them)"
 	@echo "make test-all    those that take minutes, too, and on PostgreSQL 14, 16 and 17"
 	@echo "make soak        a daemon under load for 20 min (SOAK_MINUTES=): memory, files, ticks"
 	@echo "make test-unit   those that need no server"
