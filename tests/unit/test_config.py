@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ TOP_KEYS = "servers, endpoints, application_pattern, web, store, metrics"
 SERVER_KEYS = (
     "name, dsn, emergency_dsn, pgbouncer_dsn, poll_interval_seconds, data_directory,"
     " dsn_file, emergency_dsn_file, pgbouncer_dsn_file"
+)
+NO_PATH = "expected the path of a file, got what looks like a connection string or a file's content"
+# Eight lines, 43 million keys.
+BOMB = "a: &a {k: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}]}}\n" for before, name in pairwise("abcdefghi")
 )
 NO_CONSTRUCTOR = ":1:10: expected valid YAML: could not determine a constructor for the tag"
 INTERVAL = "servers[0].poll_interval_seconds: expected a number of seconds from 0.2 to 60, got"
@@ -201,28 +207,28 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
     ("a dsn twice over", server("dsn_file: x"), ": servers[0].dsn_file: expected either dsn or dsn_file, got both"),
     (
         "a name with a space",
-        "servers:\n  - name: my db\n    dsn: ''\n",
+        "servers:\n  - name: my db\n    dsn: host=h\n",
         f": servers[0].name: expected {A_NAME}, got 'my db'",
     ),
-    ("an empty name", "servers:\n  - name: ''\n    dsn: ''\n", f": servers[0].name: expected {A_NAME}, got ''"),
+    ("an empty name", "servers:\n  - name: ''\n    dsn: host=h\n", f": servers[0].name: expected {A_NAME}, got ''"),
     (
         "a name too long",
-        f"servers:\n  - name: {'x' * 64}\n    dsn: ''\n",
+        f"servers:\n  - name: {'x' * 64}\n    dsn: host=h\n",
         f": servers[0].name: expected {A_NAME}, got '{'x' * 56}...",
     ),
     (
         "a date for a name",
-        "servers:\n  - name: 2024-01-01\n    dsn: ''\n",
+        "servers:\n  - name: 2024-01-01\n    dsn: host=h\n",
         f": servers[0].name: expected {A_NAME}, got 2024-01-01",
     ),
     (
         "a secret for a name",
-        f"servers:\n  - name: host=h password={SECRET}\n    dsn: ''\n",
+        f"servers:\n  - name: host=h password={SECRET}\n    dsn: host=h\n",
         f": servers[0].name: expected {A_NAME}, got something else",
     ),
     (
         "two servers of one name",
-        f"{SERVER}  - {{name: db1, dsn: ''}}\n",
+        f"{SERVER}  - {{name: db1, dsn: host=h}}\n",
         ": servers[1].name: expected a name of its own, got 'db1', which servers[0] has already",
     ),
     ("an interval of nothing", server("poll_interval_seconds:"), f": {INTERVAL} nothing"),
@@ -335,6 +341,52 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
         "a token's file that is none",
         f"{SERVER}web: {{deploy_token_file: 5}}\n",
         ": web.deploy_token_file: expected the path of a file with the token, got 5",
+    ),
+    (
+        "a number of thousands of digits",
+        f"{SERVER}store: {{keep_days: 0x{'f' * 5000}}}\n",
+        ": store.keep_days: expected a whole number of days from 1 to 3650, got a number that is far too large",
+    ),
+    (
+        "a path that none can be",
+        f'{SERVER}store: {{path: "a\\0b"}}\n',
+        r": store.path: expected the path of a file, or null, got 'a\x00b': no path has a zero byte in it",
+    ),
+    ("an empty dsn", server(dsn="''"), ": servers[0].dsn: expected a connection string, got an empty text"),
+    (
+        "an empty dsn of another way",
+        server("emergency_dsn: ' '"),
+        ": servers[0].emergency_dsn: expected a connection string, got an empty text",
+    ),
+    (
+        "an empty dsn of a pooler",
+        server("pgbouncer_dsn: ''"),
+        ": servers[0].pgbouncer_dsn: expected a connection string, got an empty text",
+    ),
+    (
+        "a connection string for its file",
+        f"servers: [{{name: db1, dsn_file: '{DSN}'}}]\n",
+        f": servers[0].dsn_file: {NO_PATH}",
+    ),
+    (
+        "key=value pairs for their file",
+        f"servers: [{{name: db1, dsn_file: 'host=h password={SECRET}'}}]\n",
+        f": servers[0].dsn_file: {NO_PATH}",
+    ),
+    (
+        "a connection string for a token's file",
+        f"{SERVER}web: {{deploy_token_file: '{DSN}'}}\n",
+        f": web.deploy_token_file: {NO_PATH}",
+    ),
+    (
+        "a login for a token's file",
+        f"{SERVER}web: {{release_token_file: 'bob:{SECRET}@db1'}}\n",
+        f": web.release_token_file: {NO_PATH}",
+    ),
+    (
+        "merges that nest",
+        BOMB,
+        ":5:4: expected valid YAML: its merges (<<) come to more than 10000 keys",
     ),
     (
         "half a name",
@@ -513,6 +565,15 @@ def test_password_may_come_from_the_environment(tmp_path: Path) -> None:
     assert config.servers[0].dsn.get_secret_value() == DSN
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_variable_that_is_empty_is_no_connection_string(tmp_path: Path, empty: str) -> None:
+    file = written(tmp_path, server(dsn="${DB_DSN}"))
+    assert (
+        refusal(file, {"DB_DSN": empty})
+        == f"{file}: servers[0].dsn: expected a connection string, got an empty text: the environment variable is empty"
+    )
+
+
 def test_secrets_print_as_six_stars(tmp_path: Path) -> None:
     config = good(tmp_path, server(f"emergency_dsn: {DSN}"))
     assert str(config.servers[0].dsn) == str(config.servers[0].emergency_dsn) == "******"
@@ -568,6 +629,11 @@ def test_missing_password_file_is_named() -> None:
 def test_several_data_sources_in_one_variable_are_refused_before_a_password_becomes_a_database_name() -> None:
     expected = "expected one connection string, got several; name several servers in a file: --config.file FILE"
     assert refusal(None, {"DATA_SOURCE_NAME": f"{DSN},{DSN}"}) == f"environment (DATA_SOURCE_NAME): {expected}"
+
+
+def test_data_source_of_other_bytes_than_utf_8_is_told_without_it() -> None:
+    said = refusal(None, {"DATA_SOURCE_NAME": f"postgresql://\udcff:{SECRET}@h/db"})
+    assert said.startswith("environment (DATA_SOURCE_NAME): servers[0].dsn: expected a libpq connection string")
 
 
 def test_data_source_that_libpq_cannot_read_is_told_without_it() -> None:

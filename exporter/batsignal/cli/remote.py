@@ -64,9 +64,9 @@ def verify(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Check a deploy until its window is over, or something is bad. Exit 1: roll it back; 3: it cannot be seen."""
-    from batsignal.cli.verify import verify as verify_deploy  # noqa: PLC0415 - late on purpose
+    from batsignal.cli.verify import gate  # noqa: PLC0415 - late on purpose
 
-    raise typer.Exit(verify_deploy(service, version, window_seconds=window_seconds, url=url, spelling=spelling.value))
+    raise typer.Exit(gate(service, version, window_seconds=window_seconds, url=url, spelling=spelling.value))
 
 
 def release(  # noqa: PLR0917 - typer makes options of them, nobody calls it by position

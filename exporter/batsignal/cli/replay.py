@@ -29,6 +29,8 @@ def replay(path: str, *, spelling: str) -> int:
 
     That there are none is said on standard error: silence could be a recording that was not understood.
     """
+    if sys.stdout is None:
+        raise UnreachableError("standard output does not take the events: it is closed")
     span = _Span()
     events = list(_events(Path(path), span))
     try:

@@ -8,12 +8,13 @@ the daemon's.
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from batsignal.cli.answers import asked
-from batsignal.errors import UnreachableError
+from batsignal.errors import BatSignalError, ConfigError, UnreachableError
 from batsignal.names import legible, printable
 from batsignal.spelling import clock_time, duration
 
@@ -22,12 +23,32 @@ ASK_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0
 
 _KEYS = ("deploy", "time", "over", "verdict", "checks", "window_seconds")
-_EXIT_CODES = {"ok": 0, "bad": 1, "unknown": 3}
+NOT_JUDGED = 3
+_EXIT_CODES = {"ok": 0, "bad": 1, "unknown": NOT_JUDGED}
 _WORDS = {
     "ok": "nothing speaks against it",
     "bad": "roll it back",
     "unknown": "it could not be seen: judge by other means",
 }
+
+
+def gate(service: str, version: str, *, window_seconds: float, url: str, spelling: str) -> int:
+    """Verify, and return 3 where we fail ourselves: Python's own 1 would tell a pipeline to roll back.
+
+    Raises as `verify` does.
+    """
+    try:
+        code = verify(service, version, window_seconds=window_seconds, url=url, spelling=spelling)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BatSignalError:
+        raise
+    except OSError as exc:
+        raise UnreachableError(f"the checklist could not be told: {exc.strerror or exc}") from exc
+    except Exception:  # noqa: BLE001 - whatever it is, it is no finding
+        traceback.print_exc()
+        return NOT_JUDGED
+    return code
 
 
 def verify(
@@ -41,8 +62,7 @@ def verify(
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Ask until the window is over or something is bad, and print the checklist; raises as `asked` does."""
-    query = urlencode({"service": service, "version": version, "window_seconds": window_seconds})
-    path = f"/api/v1/deploys/verify?{query}"
+    path = f"/api/v1/deploys/verify?{_query(service, version, window_seconds)}"
     found = asked(url, "GET", path, keys=_KEYS)
     if not _is_settled(found):
         left = found["deploy"]["at"] + window_seconds - found["time"]
@@ -61,7 +81,14 @@ def verify(
     else:
         for line in lines(found):
             print(line)
-    return _EXIT_CODES.get(found["verdict"], 3)
+    return _EXIT_CODES.get(found["verdict"], NOT_JUDGED)
+
+
+def _query(service: str, version: str, window_seconds: float) -> str:
+    for name, text in (("SERVICE", service), ("VERSION", version)):
+        if any("\ud800" <= char <= "\udfff" for char in text):  # how Python holds a byte that is no UTF-8
+            raise ConfigError(f"{name}: expected a text in UTF-8, got {text!a}")
+    return urlencode({"service": service, "version": version, "window_seconds": window_seconds})
 
 
 def _is_settled(found: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ Owns what may be configured and what each key expects: its description is the er
 is `source`'s affair, how an error is put `wording`'s. It opens no connection, and prints no secret.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,13 @@ def _name(text: str) -> str:
     return text
 
 
+def _path(text: str) -> str:
+    # ValueError by itself: a character that no file system has.
+    if b"\0" in os.fsencode(text):
+        raise ValueError("no path has a zero byte in it")
+    return text
+
+
 def _url(text: str) -> str:
     # ValueError by itself: a port that is no number or too large, a bracket that is not closed.
     parts = urlsplit(text)
@@ -107,6 +115,7 @@ def _address(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+FilePath = Annotated[str, AfterValidator(_path)]
 Dsn = Annotated[SecretText, AfterValidator(_dsn)]
 
 
@@ -122,7 +131,9 @@ class ServerConfig(_Section):
     emergency_dsn: Dsn | None = Field(default=None, description=_A_DSN)
     pgbouncer_dsn: Dsn | None = Field(default=None, description=_A_DSN)
     poll_interval_seconds: float = Field(default=1.0, ge=0.2, le=60, description="a number of seconds from 0.2 to 60")
-    data_directory: str | None = Field(default=None, description="the path of the server's data directory on this host")
+    data_directory: FilePath | None = Field(
+        default=None, description="the path of the server's data directory on this host"
+    )
 
 
 class EndpointConfig(_Section):
@@ -167,7 +178,7 @@ class WebConfig(_Section):
 class StoreConfig(_Section):
     """Where history is kept, and how long. `path` is taken from the working directory; null keeps nothing."""
 
-    path: str | None = Field(default="batsignal.db", min_length=1, description="the path of a file, or null")
+    path: FilePath | None = Field(default="batsignal.db", min_length=1, description="the path of a file, or null")
     keep_days: int = Field(default=14, ge=1, le=3650, description="a whole number of days from 1 to 3650")
 
 

@@ -18,13 +18,14 @@ from psycopg2.extensions import parse_dsn
 
 from batsignal import small_file
 from batsignal.config.dsn import are_ports
-from batsignal.config.wording import spelled
+from batsignal.config.wording import is_no_path, spelled
 from batsignal.errors import ConfigError
 
 SECRET_KEYS = ("dsn", "emergency_dsn", "pgbouncer_dsn")
 TOKEN_FILE_KEYS = ("deploy_token_file", "release_token_file")
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
+_MERGED_KEYS_MOST = 10_000
 # Any of these says that somebody means a server; PGPASSWORD and its like do not.
 _NAMING_A_SERVER = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGDATABASE", "PGUSER")
 
@@ -38,7 +39,26 @@ class Source:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, less its habit of letting the last of two equal keys win in silence."""
+    """YAML's safe loader, less its habit of letting the last of two equal keys win in silence.
+
+    Merges (`<<`) are bounded, too: some that nest make millions of keys out of ten lines.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._merge_depth = 0
+        self._merged_keys = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put into a mapping what it merges; the library calls this anew for each that is merged into another."""
+        self._merge_depth += 1
+        super().flatten_mapping(node)
+        self._merge_depth -= 1
+        if self._merge_depth:
+            self._merged_keys += len(node.value)
+        if self._merged_keys > _MERGED_KEYS_MOST:
+            problem = f"its merges (<<) come to more than {_MERGED_KEYS_MOST} keys"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -149,7 +169,7 @@ def _value_or_file(environment: Mapping[str, str], key: str) -> str | None:
 def _server_name(dsn: str, environment: Mapping[str, str]) -> str:
     try:
         parts = parse_dsn(dsn) if dsn else {}
-    except (psycopg2.ProgrammingError, psycopg2.OperationalError):
+    except (psycopg2.ProgrammingError, psycopg2.OperationalError, UnicodeError):
         return "unreadable"  # the validation of `dsn` says it properly
     host = parts.get("host") or parts.get("hostaddr") or environment.get("PGHOST") or environment.get("PGHOSTADDR")
     port = parts.get("port") or environment.get("PGPORT") or "5432"
@@ -199,7 +219,11 @@ def _server_with_secrets(
             if not server[key]:  # libpq would go to the server of this host, whichever that is
                 raise ConfigError(f"{where}.{file_key}: expected a connection string, got an empty file, {file!r}")
         if isinstance(server.get(key), str):
-            server[key] = _fill(f"{where}.{key}", server[key], environment)
+            filled = _fill(f"{where}.{key}", server[key], environment)
+            if not filled.strip():  # as above
+                unset = "" if filled == server[key] else ": the environment variable is empty"
+                raise ConfigError(f"{where}.{key}: expected a connection string, got an empty text{unset}")
+            server[key] = filled
     return server
 
 
@@ -210,6 +234,10 @@ def _read_secret(where: str, path: Path) -> str:
         raise ConfigError(f"{where}: expected a text file in UTF-8, got other bytes in {str(path)!r}") from exc
     # ValueError: a path with a zero byte in it.
     except (OSError, ValueError) as exc:
+        if is_no_path(str(path)):  # with a password in it, most likely
+            raise ConfigError(
+                f"{where}: expected the path of a file, got what looks like a connection string or a file's content"
+            ) from None
         reason = (isinstance(exc, OSError) and exc.strerror) or str(exc)
         raise ConfigError(f"{where}: expected a readable file, got {str(path)!r}: {reason}") from exc
 

@@ -17,6 +17,12 @@ Location = tuple[int | str, ...]
 
 _SPELLED_CHARS_MAX = 60
 _PLAIN_KEY = re.compile(r"[\w-]{1,60}")
+# A path has its double slashes made one by the time that it is spelled.
+_CONNECTION_STRING = re.compile(
+    r"postgres(?:ql)?:/|:[^\n]*@|\n|\b(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=",
+    re.IGNORECASE,
+)
+_NUMBER_BITS_MOST = 256
 _MAY_BE_SECRET = re.compile(r"://.*[@?]|passw|secret|token", re.IGNORECASE | re.DOTALL)
 
 
@@ -55,10 +61,25 @@ def spelled(value: object) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value) if isinstance(value, dt.date) else repr(value)
+    text = _text_of(value)
     if _MAY_BE_SECRET.search(text):
         return "something else"  # most likely a connection string in the wrong place
     return text if len(text) <= _SPELLED_CHARS_MAX else text[: _SPELLED_CHARS_MAX - 3] + "..."
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > _NUMBER_BITS_MOST:
+        return "a number that is far too large"  # which Python may refuse to spell
+    return str(value) if isinstance(value, dt.date) else repr(value)
+
+
+def is_no_path(text: str) -> bool:
+    """Whether a text in a path's place is rather a connection string, or the content of the file: not to be spelled.
+
+    >>> is_no_path("/run/secrets/dsn"), is_no_path("postgresql:/bob:pw@db1/shop"), is_no_path("host=db1 password=pw")
+    (False, True, True)
+    """
+    return _CONNECTION_STRING.search(text) is not None
 
 
 def _path(location: Location) -> str:

@@ -6,6 +6,8 @@ here knows files or lines: the reader puts them in front.
 
 from typing import Any
 
+# No calendar goes further back than the year 1; some years are left for what is reckoned back from an instant.
+INSTANT_LEAST = -6.2e10
 # Further away than any instant in seconds, nearer than one in milliseconds; and a number past which floats count in
 # steps of more than one.
 INSTANT_MOST = 1e11
@@ -38,8 +40,9 @@ def number(source: Fields, key: str) -> float | None:
 def instant(source: Fields, key: str) -> float | None:
     """Return an instant in Unix seconds; a number so large that it must be milliseconds is a fault."""
     value = number(source, key)
-    if value is not None and abs(value) >= INSTANT_MOST:
-        raise Fault(f"{key}: expected Unix seconds, got {value:.0f} (milliseconds?)")
+    if value is not None and not INSTANT_LEAST < value < INSTANT_MOST:
+        hint = " (milliseconds?)" if abs(value) >= INSTANT_MOST else " (before any calendar)"
+        raise Fault(f"{key}: expected Unix seconds, got {value:.0f}{hint}")
     return value
 
 

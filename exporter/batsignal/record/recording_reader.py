@@ -5,9 +5,12 @@ number; what comes before that line has been handed out by then, so who must not
 the end. It judges nothing.
 """
 
+import errno
 import io
 import json
+import os
 import re
+import select
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ LINE_BYTES_MOST = 32 * 1024 * 1024
 BUFFER_BYTES = 256 * 1024
 PACKED_BYTES = 16 * 1024
 GZIP_WINDOW_BITS = 31
+WRITER_SECONDS_MOST = 5.0
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -175,9 +179,27 @@ class _Unzipped(io.RawIOBase):
                 raise EOFError("the end is missing (its daemon still writes it, or was killed)")
 
 
+def _opened(path: Path) -> "io.BufferedReader[Any]":
+    """Open a recording; raises OSError, also for a named pipe into which nobody writes: it would be waited for forever.
+
+    A pipe without a name, as a shell makes one of `<(command)`, has a writer, and is waited for.
+    """
+    # Not Path.resolve, which raises something of its own for links that go round in a circle.
+    if not Path(os.path.realpath(path)).is_fifo():
+        return path.open("rb")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    if not poller.poll(WRITER_SECONDS_MOST * 1000):
+        os.close(descriptor)
+        raise OSError(errno.ETIMEDOUT, f"nobody has written into this pipe within {WRITER_SECONDS_MOST:g} s")
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "rb")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, Fields]]:
     try:
-        with path.open("rb") as raw:
+        with _opened(path) as raw:
             yield from _lines_of(raw, path)
     except OSError as exc:
         raise RecordingError(f"{path}: cannot be read: {exc.strerror or exc}") from exc

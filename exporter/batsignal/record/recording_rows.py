@@ -9,7 +9,17 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from batsignal import code_path
-from batsignal.record.recording_fields import INSTANT_MOST, Fault, Fields, expected, instant, pids, text, whole
+from batsignal.record.recording_fields import (
+    INSTANT_LEAST,
+    INSTANT_MOST,
+    Fault,
+    Fields,
+    expected,
+    instant,
+    pids,
+    text,
+    whole,
+)
 from batsignal.record.recording_format import ROW_INSTANTS, ROW_TEXTS
 from batsignal.snapshot import CLIENT_BACKEND, Session
 
@@ -92,10 +102,10 @@ class RowReader:
             return _read_with_care(row)
         start, xact, query, change = _instants_of_row(whole_row)
         if not (
-            -INSTANT_MOST < (start or 0.0) < INSTANT_MOST
-            and -INSTANT_MOST < (xact or 0.0) < INSTANT_MOST
-            and -INSTANT_MOST < (query or 0.0) < INSTANT_MOST
-            and -INSTANT_MOST < (change or 0.0) < INSTANT_MOST
+            INSTANT_LEAST < (start or 0.0) < INSTANT_MOST
+            and INSTANT_LEAST < (xact or 0.0) < INSTANT_MOST
+            and INSTANT_LEAST < (query or 0.0) < INSTANT_MOST
+            and INSTANT_LEAST < (change or 0.0) < INSTANT_MOST
             and 0 <= values[_PID] < _NUMBER_OF_A_PROCESS_MOST
         ):
             return _read_with_care(row)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from batsignal.cli import main
 from batsignal.cli.replay import events_of, replay
+from batsignal.errors import UnreachableError
+from batsignal.record import recording_reader
 from batsignal.record.recording import RecordingError, RecordingWriter
 from batsignal.snapshot import Deploy, Session, Slots, Snapshot
 
@@ -186,3 +189,34 @@ def command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
+
+
+def test_standard_output_that_is_closed_is_told_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(UnreachableError, match="standard output does not take the events: it is closed"):
+        replay("not there", spelling="text")
+
+
+def test_a_pipe_into_which_nobody_writes_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(recording_reader, "WRITER_SECONDS_MOST", 0.1)
+    with pytest.raises(RecordingError, match=f"^{pipe}: cannot be read: nobody has written into this pipe within"):
+        replay(str(pipe), spelling="text")
+
+
+def test_a_pipe_with_a_writer_is_read_to_its_end(tmp_path: Path) -> None:
+    file, pipe = leak(tmp_path / "leak.jsonl"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()), daemon=True)
+    writer.start()
+    assert list(events_of(pipe)) == list(events_of(file)) != []
+    writer.join(10)
+
+
+def test_an_instant_before_any_calendar_is_refused_with_its_line(tmp_path: Path) -> None:
+    header, first, *_ = leak(tmp_path / "leak.jsonl").read_text().splitlines()
+    early = tmp_path / "early.jsonl"
+    early.write_text(f"{header}\n{json.dumps(json.loads(first) | {'t': -62_135_596_801})}\n")
+    with pytest.raises(RecordingError, match=r"early.jsonl:2: t: expected Unix seconds, got -62135596801"):
+        replay(str(early), spelling="text")

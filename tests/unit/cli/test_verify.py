@@ -1,13 +1,17 @@
 """How `batsignal deploy verify` waits, and what it exits with."""
 
+import errno
+import io
+import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from batsignal.cli import verify as command
-from batsignal.cli.verify import verify
-from batsignal.errors import UnreachableError
+from batsignal.cli.verify import gate, verify
+from batsignal.errors import ConfigError, UnreachableError
 
 FOUND: dict[str, Any] = {
     "time": 1_760_000_030.0,
@@ -81,3 +85,29 @@ def test_what_is_unknown_is_said_beside_what_is_well() -> None:
     checks = [{"name": name, "status": "unknown", "text": ""} for name in ("version", "sessions")]
     last = command.lines(FOUND | {"verdict": "ok", "checks": [*FOUND["checks"], *checks]})[-1]
     assert last == "ok: nothing speaks against it; unknown: version, sessions"
+
+
+def test_a_name_that_is_no_text_is_a_usage_error_and_no_reason_to_roll_back() -> None:
+    for service, version, named in (("caf\udce9", "1", "SERVICE"), ("web", "\udcff", "VERSION")):
+        with pytest.raises(ConfigError, match=f"^{named}: expected a text in UTF-8, got "):
+            gate(service, version, window_seconds=60.0, url="http://127.0.0.1:9", spelling="text")
+
+
+def test_an_answer_that_nobody_expected_is_not_judged_rather_than_rolled_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "asked", lambda *_, **__: FOUND | {"over": True, "verdict": "bad", "checks": [{}]})
+    assert gate("web", "2", window_seconds=60.0, url="http://db1", spelling="text") == 3
+    assert "KeyError: 'name'" in capsys.readouterr().err
+
+
+class Full(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_checklist_that_nobody_reads_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "asked", lambda *_, **__: FOUND | {"over": True})
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(UnreachableError, match="the checklist could not be told: No space left on device"):
+        gate("web", "2", window_seconds=60.0, url="http://db1", spelling="text")
