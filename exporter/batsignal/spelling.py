@@ -58,6 +58,16 @@ def date(instant: float) -> str:
     return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d")
 
 
+def moment(instant: float, now: float) -> str:
+    """Spell an instant as a time of day in UTC, with its day in front when that is not the day of `now`.
+
+    >>> moment(1760000600.0, 1760000700.0), moment(1760000600.0, 1760100000.0)
+    ('09:03:20 UTC', '2025-10-09 09:03:20 UTC')
+    """
+    day = date(instant)
+    return clock_time(instant) if day == date(now) else f"{day} {clock_time(instant)}"
+
+
 def count(number: int, noun: str) -> str:
     """Spell how many there are of something.
 

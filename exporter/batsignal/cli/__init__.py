@@ -13,6 +13,7 @@ import typer
 
 from batsignal import __version__
 from batsignal.cli import remote
+from batsignal.cli.usage import PlainCommand
 from batsignal.errors import BatSignalError
 
 app = typer.Typer(
@@ -125,7 +126,7 @@ class ReplayFormat(StrEnum):
     json = "json"
 
 
-@app.command(short_help="Run the detectors over a recording.")
+@app.command(cls=PlainCommand, short_help="Run the detectors over a recording.")
 def replay(
     recording: Annotated[str, typer.Argument(metavar="RECORDING", help="A recording, gzipped or not.")],
     spelling: Annotated[ReplayFormat, typer.Option("--format", help="One line an event.")] = ReplayFormat.text,
@@ -227,7 +228,7 @@ asset_commands = typer.Typer(
 app.add_typer(asset_commands, name="assets")
 
 
-@asset_commands.command(short_help="Write alert rules, runbooks and dashboards into a folder.")
+@asset_commands.command(cls=PlainCommand, short_help="Write alert rules, runbooks and dashboards into a folder.")
 def export(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Where to; it is made when it is not there.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there with other content.")] = False,

@@ -19,6 +19,8 @@ def export(directory: str, *, force: bool) -> int:
 
     A file that is there already with other content is in the way, unless `force`; one with the same content is left.
     """
+    if not directory.strip():  # what a variable that is not set leaves of an argument
+        raise ConfigError("DIR: expected the path of a folder, got an empty text; nothing was written")
     target = Path(directory)
     wanted = list(_shipped(target))
     if not wanted:

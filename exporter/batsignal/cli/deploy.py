@@ -5,15 +5,25 @@ Owns how the command's arguments are read and how its errors are put; the daemon
 
 import datetime as dt
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 from batsignal.cli.answers import asked, usable_token
 from batsignal.drills.daemon_api import without_login
 from batsignal.errors import ConfigError, UnreachableError
-from batsignal.spelling import clock_time
+from batsignal.spelling import moment
 
 
-def mark(service: str, version: str, *, at: str | None, url: str, token: str | None) -> int:
+def mark(
+    service: str,
+    version: str,
+    *,
+    at: str | None,
+    url: str,
+    token: str | None,
+    clock: Callable[[], float] = time.time,
+) -> int:
     """Tell of a deploy and print what the daemon knows now; raises ConfigError or UnreachableError."""
     told: dict[str, Any] = {"service": service, "version": version}
     if at is not None:
@@ -24,7 +34,7 @@ def mark(service: str, version: str, *, at: str | None, url: str, token: str | N
     if not isinstance(known, dict) or not {"service", "version", "at"} <= known.keys():
         raise UnreachableError(f"{without_login(url)} is no daemon that takes deploys: it answered without one")
     said = "was known already" if answer["known_already"] else "is marked"
-    print(f"{known['service']} {known['version']} {said}, at {clock_time(known['at'])}")
+    print(f"{known['service']} {known['version']} {said}, at {moment(known['at'], clock())}")
     return 0
 
 
@@ -38,11 +48,11 @@ def read_instant(text: str) -> float:
         seconds = float(text)
     except ValueError:
         try:
-            moment = dt.datetime.fromisoformat(text)
+            when = dt.datetime.fromisoformat(text)
         except ValueError:
             seconds = math.nan
         else:
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+            seconds = (when if when.tzinfo else when.replace(tzinfo=dt.UTC)).timestamp()
     if not math.isfinite(seconds):
         raise ConfigError(f"--at: expected Unix seconds or a date and time (2026-01-31T12:00:00Z), got {text!r}")
     return seconds

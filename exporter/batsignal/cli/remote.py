@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from batsignal.cli.usage import PlainCommand
+
 DEFAULT_URL = "http://127.0.0.1:9988"
 
 Url = Annotated[str, typer.Option("--url", metavar="URL", envvar="BATSIGNAL_URL", help="The daemon's page.")]
@@ -35,7 +37,7 @@ deploys = typer.Typer(
 )
 
 
-@deploys.command()
+@deploys.command(cls=PlainCommand)
 def mark(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="As the first part of its application_name.")],
     version: Annotated[str, typer.Argument(metavar="VERSION", help="As the second part of its application_name.")],
@@ -52,7 +54,7 @@ def mark(
     raise typer.Exit(mark_deploy(service, version, at=at, url=url, token=token))
 
 
-@deploys.command()
+@deploys.command(cls=PlainCommand)
 def verify(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="As the first part of its application_name.")],
     version: Annotated[str, typer.Argument(metavar="VERSION", help="As the second part of its application_name.")],
@@ -138,4 +140,4 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.add_typer(deploys, name="deploy")
     app.command()(release)
-    app.command(short_help="Draft the post-mortem of an incident.")(report)
+    app.command(cls=PlainCommand, short_help="Draft the post-mortem of an incident.")(report)

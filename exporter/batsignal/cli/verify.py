@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from batsignal.cli.answers import asked
 from batsignal.errors import BatSignalError, ConfigError, UnreachableError
 from batsignal.names import legible, printable
-from batsignal.spelling import clock_time, duration
+from batsignal.spelling import duration, moment
 
 ASK_SECONDS = 1.0
 # A daemon that restarts in the middle is waited for.
@@ -99,7 +99,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """Return what is printed of a checklist."""
     deploy, checks = found["deploy"], found["checks"]
     width = max(len(check["name"]) for check in checks)
-    head = f"{printable(deploy['service'])} {printable(deploy['version'])}, deployed at {clock_time(deploy['at'])}"
+    at = moment(deploy["at"], found["time"])
+    head = f"{printable(deploy['service'])} {printable(deploy['version'])}, deployed at {at}"
     body = [f"{check['status']:<7} {check['name']:<{width}}  {legible(check['text'])}" for check in checks]
     verdict = found["verdict"]
     advice = _WORDS.get(verdict, "")

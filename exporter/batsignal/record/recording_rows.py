@@ -107,6 +107,8 @@ class RowReader:
             and INSTANT_LEAST < (query or 0.0) < INSTANT_MOST
             and INSTANT_LEAST < (change or 0.0) < INSTANT_MOST
             and 0 <= values[_PID] < _NUMBER_OF_A_PROCESS_MOST
+            and "backend_start" in row
+            and "state" in row
         ):
             return _read_with_care(row)
         if types[_BLOCKED_BY] is list:
@@ -137,6 +139,9 @@ def _read_with_care(row: Fields) -> Session:
         raise Fault("pid: missing in a session; expected a whole number")
     if not 0 <= pid < _NUMBER_OF_A_PROCESS_MOST:
         raise expected("pid", "the number of a process", pid)
+    for name, what in (("backend_start", "Unix seconds or null"), ("state", "text or null")):
+        if name not in row:
+            raise Fault(f"{name}: missing in a session; expected {what}")
     # Somebody else's driver gives these as numbers, which they look like.
     numbers = {name: str(row[name]) for name in _TEXTS_LIKE_NUMBERS if type(row.get(name)) is int}
     given: dict[str, Any] = {name: text(row | numbers, name) for name in ROW_TEXTS}

@@ -84,3 +84,11 @@ def test_a_copy_without_assets_says_where_they_are(tmp_path: Path, monkeypatch: 
 def test_a_copy_that_lost_its_links_finds_them_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "_HERE", REPOSITORY / "docs")
     assert assets.folder("alerts") == REPOSITORY / "alerts"
+
+
+@pytest.mark.parametrize("directory", ["", " "])
+def test_an_empty_argument_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^DIR: expected the path of a folder, got an empty text"):
+        export(directory, force=False)
+    assert list(tmp_path.iterdir()) == []

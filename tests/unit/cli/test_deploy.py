@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from batsignal.cli import app
 from batsignal.cli.deploy import mark, read_instant
 from batsignal.errors import BatSignalError, ConfigError, UnreachableError
 
@@ -64,7 +66,24 @@ def fake() -> Iterator[Fake]:
 def test_a_deploy_is_told_and_what_the_daemon_knows_is_printed(fake: Fake, capsys: Any) -> None:
     assert mark("web", "2.4.0", at=None, url=f"{fake.url}/bat/", token="s3cret") == 0
     assert fake.asked == [("/bat/api/v1/deploys", "Bearer s3cret", {"service": "web", "version": "2.4.0"})]
+    assert capsys.readouterr().out == "web 2.4.0 is marked, at 2025-10-09 08:53:20 UTC\n"
+
+
+def test_of_a_deploy_of_today_the_time_is_enough(fake: Fake, capsys: Any) -> None:
+    assert mark("web", "2.4.0", at=None, url=fake.url, token="s3cret", clock=lambda: KNOWN["at"] + 60) == 0
     assert capsys.readouterr().out == "web 2.4.0 is marked, at 08:53:20 UTC\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["deploy mark", "deploy verify", "replay", "report", "assets export", "drill", "release"]
+)
+def test_what_must_be_given_stands_in_the_usage_without_braces(command: str) -> None:
+    asked = CliRunner().invoke(app, [*command.split(), "--help"])
+    usage = asked.stdout.partition("\n\n")[0]
+    assert asked.exit_code == 0
+    assert usage.startswith("Usage: ")
+    assert "{" not in usage
+    assert command != "deploy mark" or usage.endswith("SERVICE VERSION")
 
 
 def test_one_that_is_known_already_is_no_error(fake: Fake, capsys: Any) -> None:

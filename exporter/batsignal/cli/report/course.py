@@ -127,7 +127,9 @@ def _held(tick: Snapshot, pattern: ApplicationPattern, subject: Mapping[str, obj
 def _others(tick: Snapshot, pattern: ApplicationPattern) -> tuple[tuple[str, int], ...]:
     counts: Counter[str] = Counter()
     for one in tick.sessions:
+        if not one.is_client:
+            continue
         who = pattern.split(one.application_name)
-        name = who.service or f"user {one.usename or '?'}"
-        counts[f"{name}@{who.version}" if who.version else name] += one.is_client
+        name = who.service or (f"user {one.usename}" if one.usename else "an unnamed user")
+        counts[f"{name}@{who.version}" if who.version else name] += 1
     return tuple(counts.most_common(OTHERS_MOST))

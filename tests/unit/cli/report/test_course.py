@@ -67,6 +67,20 @@ def test_the_sums_are_of_the_incident_and_what_was_before_is_of_before(recording
     assert found.others == (("web@2.4.0", 7), ("billing", 1))
 
 
+def test_who_held_sessions_without_any_name_is_an_unnamed_user_and_workers_are_nobody(tmp_path: Path) -> None:
+    sessions = (
+        Session(pid=1, backend_start=T, state="idle"),
+        Session(pid=2, backend_start=T, state="idle", usename="ann"),
+        Session(pid=3, backend_start=T, state="active", backend_type="autovacuum worker"),
+    )
+    writer = RecordingWriter(tmp_path / "one", server="db1", interval_seconds=1.0, application_pattern=None)
+    writer.write(Snapshot(server="db1", t=T, sessions=sessions, slots=Slots(max=10, superuser_reserved=2)))
+    writer.close()
+    found = course(tmp_path / "one", subject=SUBJECT, begins=T, ends=T + 5)
+    assert found is not None
+    assert found.others == (("an unnamed user", 1), ("user ann", 1))
+
+
 def test_a_culprit_without_a_name_is_everybody(recording: Path) -> None:
     found = course(recording, subject={"limit": "server"}, begins=T, ends=T + 5)
     assert found is not None
