@@ -36,6 +36,11 @@ ORDER_LOOKS_MOST = 400
 # A pool that lends in turn, or at random, has used every one of its sessions before long, whenever one looks.
 ROUND_SECONDS = 5.0
 ROUND_FACTOR = 1.5
+# One that was idle so long at a stretch and was lent again after was free: among those who wait it goes at once.
+FREE_SECONDS = 2.0
+FREE_MEMORY_SECONDS = 30.0
+# One that was lent again though it looked passed over was not: where many do, the order is not what it seems.
+REFUTED_MEMORY_SECONDS = 60.0
 
 SessionKey = tuple[int, float | None]
 
@@ -58,6 +63,10 @@ class _Lent:
     """Whether it is new, or does something else than at the look before."""
     was_used: bool = False
     """Before our eyes, after a rest: not only once, when it was opened."""
+    free: tuple[float, float] | None = None
+    """From when until which look it was idle, the last time that it was lent again after being so for a while."""
+    refuted_at: float = -math.inf
+    """At which look it was last found lent again though it had seemed passed over."""
 
     def note(self, session: Session) -> float | None:
         """Take in what changed; return since when it had rested, if it was used."""
@@ -74,6 +83,15 @@ class _Lent:
         if used_at > rested_at:
             self.rested_seconds = used_at - rested_at
         return rested_at
+
+    def was_to_be_had(self, since: float, t: float) -> bool:
+        """Whether it was free for a while since then, and of late, or came back of late though it had seemed held."""
+        if t - self.refuted_at < REFUTED_MEMORY_SECONDS:
+            return True
+        if self.free is None or t - self.free[1] >= FREE_MEMORY_SECONDS:
+            return False
+        start, end = self.free
+        return end - max(start, since) >= FREE_SECONDS
 
 
 @dataclass(slots=True)
@@ -112,6 +130,9 @@ class _Pool:
     lent: dict[SessionKey, _Lent] = field(default_factory=dict)
     largest: int = 0
     grew_at: float = -math.inf
+    looked_at: float = -math.inf
+    worked_until: float = -math.inf
+    """As of the look before."""
     smaller_since: float | None = None
     round_seconds: float = math.inf
     """The shortest time within which all its sessions were used, two times on end."""
@@ -129,11 +150,19 @@ class _Pool:
                 lent.is_changed = False
                 continue
             had_to_wait = lent.older_was_lent
+            was_idle = lent.session is not None and lent.session.state == "idle"
+            seemed_held = was_idle and self.is_passed_over(lent, self.worked_until)
             rested_at = lent.note(session)
             lent.is_changed = True
             if rested_at is not None:
                 oldest, newest = min(oldest, rested_at), max(newest, rested_at)
                 is_newest = is_newest and not had_to_wait
+                if was_idle and self.looked_at - rested_at >= FREE_SECONDS:
+                    lent.free = rested_at, self.looked_at
+                if seemed_held and self.looked_at - rested_at >= REST_LEAST_SECONDS:
+                    lent.refuted_at = t
+        self.looked_at = t
+        self.worked_until = max((lent.resting_since or -math.inf for lent in self.lent.values()), default=-math.inf)
         grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
         if newest > -math.inf or grew:
             self._pass_over(oldest, newest, grew=grew, is_newest=is_newest)
@@ -208,6 +237,8 @@ class Lending:
     opened_last: float
     grew_at: float
     """At which look it was last found larger than it had been of late; minus infinity when it never was."""
+    to_be_had: int
+    """Lay free for a while in the time that was asked for, and were lent after; or had only seemed passed over."""
 
     def share_working(self) -> float:
         return self.working / self.sessions if self.sessions else 0.0
@@ -223,6 +254,7 @@ def together(lendings: Collection[Lending]) -> Lending:
         worked_until=max(one.worked_until for one in lendings),
         opened_last=max(one.opened_last for one in lendings),
         grew_at=max(one.grew_at for one in lendings),
+        to_be_had=sum(one.to_be_had for one in lendings),
     )
 
 
@@ -261,12 +293,12 @@ class Lendings:
         for service in [service for service in self._orders if service not in pools]:
             del self._orders[service]
 
-    def of(self, service: str, t: float) -> list[Lending]:
-        """Return the pools of a service as of now, one for each origin."""
-        return [_lending(origin, pool, t) for origin, pool in self._pools.get(service, {}).values()]
+    def of(self, service: str, t: float, since: float = math.inf) -> list[Lending]:
+        """Return the pools of a service as of now, one for each origin; `to_be_had` is asked since an instant."""
+        return [_lending(origin, pool, t, since) for origin, pool in self._pools.get(service, {}).values()]
 
 
-def _lending(origin: Origin, pool: _Pool, t: float) -> Lending:
+def _lending(origin: Origin, pool: _Pool, t: float, since: float) -> Lending:
     rests = [lent.resting_since for lent in pool.lent.values() if lent.resting_since is not None]
     worked_until = max(rests, default=t)
     held: list[Track] = []
@@ -284,6 +316,7 @@ def _lending(origin: Origin, pool: _Pool, t: float) -> Lending:
         worked_until=worked_until,
         opened_last=max(_opened(origin.tracks.values())),
         grew_at=pool.grew_at,
+        to_be_had=sum(1 for lent in pool.lent.values() if lent.was_to_be_had(since, t)),
     )
 
 

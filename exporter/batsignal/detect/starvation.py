@@ -30,6 +30,9 @@ HELD_RATIO = 0.5
 HELD_UNWAITED_RATIO = 0.75
 # One in five may flicker: a session that comes back is lent at once to the next in the queue.
 WORKING_MOST_RATIO = 0.2
+# So many that lay free while probes waited, and were lent after, were to be had: what the probes waited for is no
+# session.
+FREE_MOST_RATIO = 0.2
 # A probe that took so long waited for something, and so many times as long as it usually takes.
 SLOW_SECONDS = 0.5
 SLOW_FACTOR = 8.0
@@ -212,12 +215,12 @@ class StarvationDetector:
         """Return the pools of a service that have nothing left to lend, None when there are none."""
         if window.snapshot is None or not _has_room(window.snapshot, window.used):
             return None
-        pools = self._lendings.of(service, window.t)
         waited = any(endpoint.has_waited for endpoint in endpoints)
+        bad_since = min((one.bad_since for one in endpoints if one.bad_since is not None), default=math.inf)
+        pools = self._lendings.of(service, window.t, bad_since)
         good_at = max((endpoint.good_at for endpoint in endpoints if endpoint.good_at is not None), default=None)
         if good_at is not None:
             pools = [pool for pool in pools if pool.worked_until >= good_at - STILL_BEFORE_GOOD_SECONDS]
-        bad_since = min((one.bad_since for one in endpoints if one.bad_since is not None), default=math.inf)
         pools = [pool for pool in pools if not bad_since <= pool.grew_at > window.t - GREW_SECONDS]
         if not pools:
             return None
@@ -236,7 +239,9 @@ def _is_empty(pool: Lending, least: int, *, waited: bool) -> bool:
     ratio = HELD_RATIO if waited else HELD_UNWAITED_RATIO
     if pool.sessions < least or len(pool.held) < max(HELD_LEAST, ratio * pool.sessions):
         return False
-    return waited or pool.share_working() <= WORKING_MOST_RATIO
+    if waited:
+        return pool.to_be_had <= FREE_MOST_RATIO * pool.sessions
+    return pool.share_working() <= WORKING_MOST_RATIO
 
 
 def _has_room(snapshot: Snapshot, used: int) -> bool:

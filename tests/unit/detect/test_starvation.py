@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -254,7 +255,7 @@ def probe(t: float, *, up: bool = True, seconds: float = 0.02) -> ProbeResult:
 
 def transactions(count: int, t: float, age: float, idle: int = 0) -> tuple[Session, ...]:
     left = [held(n, "idle in transaction", t - age) for n in range(count)]
-    return (*left, *(held(100 + n, "idle", t - 2000 - n) for n in range(idle)))
+    return (*left, *(held(100 + n, "idle", 1_759_998_000.0 - n) for n in range(idle)))
 
 
 @pytest.mark.parametrize(
@@ -298,6 +299,101 @@ def test_probes_that_only_are_slow_warn_and_wake_somebody_once_one_fails(watcher
             assert [finding.severity for finding in said(watcher)][-1] == "warning"
     assert said(watcher)[-1].severity == "critical"
     assert len(watcher.raised(KIND)) == 1
+
+
+class Bursts:
+    """A pool of 15 under bursts of requests that come seldom, each of which holds its session for a while."""
+
+    SIZE = 15
+    T = 1_760_000_000.0
+
+    def __init__(
+        self, take: str, *, bursts_per_second: float, burst: float, hold: float, loses_at: float, seed: int = 2
+    ) -> None:
+        self.chance = Random(seed)  # noqa: S311 - no secret
+        self.take, self.rate, self.burst, self.hold, self.loses_at = take, bursts_per_second, burst, hold, loses_at
+        self.free_at = [-float(n) for n in range(self.SIZE)]
+        """When each comes back; infinity once it is lost."""
+        self.began_at = list(self.free_at)
+        self.ended_at = list(self.free_at)
+        """The end of its last statement: before it is given back."""
+        self.next_burst = 1.0
+        self.rows: dict[int, Session] = {}
+
+    def lend(self, t: float) -> None:
+        """Lend one session at an instant, if one is free."""
+        free = [n for n in range(self.SIZE) if self.free_at[n] <= t]
+        if not free:
+            return
+        newest = max(free, key=lambda n: self.free_at[n])
+        chosen = {"lowest": free[0], "random": self.chance.choice(free), "newest": newest}[self.take]
+        held = self.hold * self.chance.lognormvariate(0, 0.7)
+        self.began_at[chosen], self.ended_at[chosen], self.free_at[chosen] = t, t + 0.6 * held, t + held
+
+    def go_on(self, until: float) -> None:
+        """Let pass what comes before an instant."""
+        while self.next_burst < until:
+            t = self.next_burst
+            for _ in range(1 + int(self.chance.expovariate(1 / self.burst))):
+                self.lend(t)
+            lendable = [n for n in range(self.SIZE) if self.free_at[n] < math.inf]
+            if t >= self.loses_at and lendable:
+                self.loses_at = t + 4.0
+                self.free_at[max(lendable, key=lambda n: self.began_at[n])] = math.inf
+            self.next_burst += self.chance.expovariate(self.rate)
+
+    def sessions(self, t: float) -> tuple[Session, ...]:
+        """Show its sessions as the server does; what did not change is the same object, as a poller gives it."""
+        for n, (began, ended) in enumerate(zip(self.began_at, self.ended_at, strict=True)):
+            row = Session(
+                pid=1 + n,
+                backend_start=self.T - 7200.0,
+                state="active" if ended > t else "idle",
+                state_change=self.T + (began if ended > t else ended),
+                query_start=self.T + began,
+                application_name="web",
+            )
+            if self.rows.get(n) != row:
+                self.rows[n] = row
+        return tuple(self.rows.values())
+
+    def looks(self, seconds: int, bad: Callable[[int], bool]) -> Iterable[Snapshot]:
+        """Yield a look a second, with a probe at every fifth, which times out when it is `bad`."""
+        for second in range(1, seconds + 1):
+            self.go_on(float(second))
+            now, is_bad = self.T + second, bad(second)
+            probes = (probe(now, up=not is_bad, seconds=2.0 if is_bad else 0.02),) if second % 5 == 0 else ()
+            yield Snapshot(server="db1", t=now, sessions=self.sessions(float(second)), probes=probes)
+
+    @property
+    def is_empty(self) -> bool:
+        return all(free_at == math.inf for free_at in self.free_at)
+
+
+@pytest.mark.parametrize(
+    ("take", "rules"),
+    [
+        ("lowest", {"bursts_per_second": 1.0, "burst": 8.0, "hold": 0.1, "seed": 4}),
+        ("lowest", {"bursts_per_second": 0.5, "burst": 6.0, "hold": 0.2, "seed": 6}),
+        ("random", {"bursts_per_second": 1.0, "burst": 8.0, "hold": 0.1, "seed": 4}),
+        ("newest", {"bursts_per_second": 1.0, "burst": 2.0, "hold": 1.0, "seed": 4}),
+    ],
+)
+def test_little_traffic_leaves_sessions_alone_that_a_slow_endpoint_does_not_wait_for(
+    watcher: Any, take: str, rules: dict[str, Any]
+) -> None:
+    pool = Bursts(take, loses_at=math.inf, **rules)
+    watcher.follow(pool.looks(550, lambda second: second > 400))
+    assert not said(watcher), watcher.sentences()
+    assert said(watcher, "endpoint_down")
+
+
+@pytest.mark.parametrize("take", ["lowest", "random", "newest"])
+def test_the_same_pool_is_empty_once_it_has_lost_all_of_them(watcher: Any, take: str) -> None:
+    pool = Bursts(take, bursts_per_second=2.0, burst=2.0, hold=0.2, loses_at=400.0)
+    watcher.follow(pool.looks(550, lambda _: pool.is_empty))
+    assert len(watcher.raised(KIND)) == 1
+    assert not watcher.cleared(KIND)
 
 
 def test_memory_of_endpoints_is_bounded(watcher: Any) -> None:
