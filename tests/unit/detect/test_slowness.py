@@ -54,7 +54,7 @@ def test_endpoint_that_becomes_slow_is_named_within_a_minute(interval: float) ->
     assert (found.kind, found.severity) == ("endpoint_slow", "warning")
     assert (found.subject.endpoint, found.subject.application) == ("web", "shop")
     assert found.since == pytest.approx(T + ONSET, abs=interval)
-    assert found.summary.startswith("the health endpoint web of shop is slow: 0.6 s instead of 20.0 ms, since ")
+    assert found.summary.startswith("the health endpoint web of shop is slow: 600 ms instead of 20 ms, since ")
     assert prober.lit[-1] >= ONSET + 100
 
 

@@ -136,7 +136,7 @@ def test_database_that_answers_slowly_is_not_called_healthy(world: Any) -> None:
     ((found,),) = judged(slowed(leaking(world), 5))[-1:]
     assert found.database_healthy is False
     assert "Do not restart" not in found.action
-    assert "ping 0.4 s (usually 0.4 ms), no lock waits" in found.evidence
+    assert "ping 400 ms (usually 0.4 ms), no lock waits" in found.evidence
     assert "the database is not well: it answers slowly" in found.evidence
 
 
