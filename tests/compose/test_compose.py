@@ -144,10 +144,11 @@ def test_the_stack_comes_up_and_its_incident_pages(tmp_path: Path) -> None:
     assert seen["privileged"] == "1"
     assert seen["rules"] == len(list((REPOSITORY / "alerts").glob("*.rules.yml")))
     assert seen["lit_before"] == []
+    # On a busy machine sessions of the version before can be among those held, and then the service alone is named.
     assert re.search(
-        r"^\[pager\] firing critical BatSignalLeak: web@2\.4\.0 leaks connections", seen["page"], re.MULTILINE
+        r"^\[pager\] firing critical BatSignalLeak: web(@2\.4\.0)? leaks connections", seen["page"], re.MULTILINE
     )
-    assert re.search(r"^\[pager\]     .*[Rr]oll back", seen["page"], re.MULTILINE)
+    assert re.search(r"^\[pager\]     .*[Rr]oll back web@2\.4\.0\.", seen["page"], re.MULTILINE)
     (leak,) = [signal for signal in seen["lit"] if signal["kind"] == "leak"]
     assert (leak["server"], leak["subject"]["application"], leak["deploy"]["version"]) == ("shop-db", "web", "2.4.0")
     assert {name: seen["codes"][name] for name in OURS} == dict.fromkeys(OURS, 0)
