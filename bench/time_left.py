@@ -38,23 +38,24 @@ def halves(task: tuple[str, int]) -> list[Halves]:
     """Play one variation of a row; return what was predicted for each of its truths that ran out."""
     play = build(*task, quick=False)
     watches = Watches([play.world.now - play.world.elapsed + begin for begin in play.starts])
-    used: list[tuple[float, Snapshot]] = []
+    looks = []
     for snapshot in play.looks():
         watches.look(snapshot)
-        used.append((snapshot.t, snapshot))
+        looks.append(snapshot)
+    ended = looks[-1].t
     said = tuple(one for life, events in enumerate(watches.events()) for one in said_of(events, life))
-    truths = score(play.truths_of(), said, may_warn=False, ended=used[-1][0]).truths
+    truths = score(play.truths_of(), said, may_warn=False, ended=ended).truths
     return [
-        _halves(told, told.truth.exhaustion, used)
+        _halves(told, told.truth.exhaustion, looks)
         for told in truths
-        if told.truth.exhaustion is not None and told.truth.exhaustion <= used[-1][0] and not told.truth.optional
+        if told.truth.exhaustion is not None and told.truth.exhaustion <= ended and not told.truth.optional
     ]
 
 
-def _halves(told: TruthScore, exhaustion: float, looks: list[tuple[float, Snapshot]]) -> Halves:
+def _halves(told: TruthScore, exhaustion: float, looks: list[Snapshot]) -> Halves:
     onset, limit = told.truth.onset, told.truth.subject.limit or "server"
     half_way = (onset + exhaustion) / 2
-    counts = {t: _used(snapshot, limit) for t, snapshot in looks if onset - 1 <= t <= exhaustion + 1}
+    counts = {look.t: _used(look, limit) for look in looks if onset - 1 <= look.t <= exhaustion + 1}
     first, full = counts[min(counts)], max(counts.values())
     now = counts[max(t for t in counts if t <= half_way)]
     pace = (full - first) / (exhaustion - onset)

@@ -7,7 +7,7 @@ reads it splits names as he likes. Pure.
 from dataclasses import dataclass
 from operator import attrgetter
 
-from batsignal.snapshot import CLIENT_BACKEND, Snapshot
+from batsignal.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ def take_census(snapshot: Snapshot) -> Census:
     """
     groups: dict[_Who, _Group] = {}
     for session in snapshot.sessions:
-        if session.backend_type != CLIENT_BACKEND:
+        if not session.is_client:
             continue
         who, start = _who(session), session.backend_start
         group = groups.get(who)

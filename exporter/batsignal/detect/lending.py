@@ -132,7 +132,7 @@ class _Pool:
     grew_at: float = -math.inf
     looked_at: float = -math.inf
     worked_until: float = -math.inf
-    """As of the look before."""
+    """When the last of those that rest was used, as of the last look; minus infinity when none rests."""
     smaller_since: float | None = None
     round_seconds: float = math.inf
     """The shortest time within which all its sessions were used, two times on end."""
@@ -143,32 +143,37 @@ class _Pool:
         """Take in what was lent since the look before."""
         if self.lent.keys() != origin.tracks.keys():
             self._keep_up(origin)
-        oldest, newest, is_newest = math.inf, -math.inf, True
+        oldest, newest, is_newest, worked_until = math.inf, -math.inf, True, -math.inf
         for lent in self.lent.values():
             session = lent.track.session
-            if lent.session is session:
-                lent.is_changed = False
-                continue
-            had_to_wait = lent.older_was_lent
-            was_idle = lent.session is not None and lent.session.state == "idle"
-            seemed_held = was_idle and self.is_passed_over(lent, self.worked_until)
-            rested_at = lent.note(session)
-            lent.is_changed = True
-            if rested_at is not None:
-                oldest, newest = min(oldest, rested_at), max(newest, rested_at)
-                is_newest = is_newest and not had_to_wait
-                if was_idle and self.looked_at - rested_at >= FREE_SECONDS:
-                    lent.free = rested_at, self.looked_at
-                if seemed_held and self.looked_at - rested_at >= REST_LEAST_SECONDS:
-                    lent.refuted_at = t
-        self.looked_at = t
-        self.worked_until = max((lent.resting_since or -math.inf for lent in self.lent.values()), default=-math.inf)
+            lent.is_changed = lent.session is not session
+            if lent.is_changed:
+                had_to_wait = lent.older_was_lent
+                rested_at = self._note(lent, session, t)
+                if rested_at is not None:
+                    oldest, newest = min(oldest, rested_at), max(newest, rested_at)
+                    is_newest = is_newest and not had_to_wait
+            if lent.resting_since is not None and lent.resting_since > worked_until:
+                worked_until = lent.resting_since
+        self.looked_at, self.worked_until = t, worked_until
         grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
         if newest > -math.inf or grew:
             self._pass_over(oldest, newest, grew=grew, is_newest=is_newest)
         if t >= self.round_due and t - origin.filling_since > FILL_SECONDS:
             self.round_due = t + ROUND_SECONDS
             self._learn_round(t)
+
+    def _note(self, lent: _Lent, session: Session, t: float) -> float | None:
+        """Take in what changed of a session; return since when it had rested, if it was used."""
+        was_idle = lent.session is not None and lent.session.state == "idle"
+        seemed_held = was_idle and self.is_passed_over(lent, self.worked_until)
+        rested_at = lent.note(session)
+        if rested_at is not None:
+            if was_idle and self.looked_at - rested_at >= FREE_SECONDS:
+                lent.free = rested_at, self.looked_at
+            if seemed_held and self.looked_at - rested_at >= REST_LEAST_SECONDS:
+                lent.refuted_at = t
+        return rested_at
 
     def is_passed_over(self, lent: _Lent, worked_until: float) -> bool:
         """Whether it would have been lent again by `worked_until`, had it been given back."""
@@ -299,8 +304,7 @@ class Lendings:
 
 
 def _lending(origin: Origin, pool: _Pool, t: float, since: float) -> Lending:
-    rests = [lent.resting_since for lent in pool.lent.values() if lent.resting_since is not None]
-    worked_until = max(rests, default=t)
+    worked_until = pool.worked_until if math.isfinite(pool.worked_until) else t
     held: list[Track] = []
     working = 0
     for lent in pool.lent.values():

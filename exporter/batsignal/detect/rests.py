@@ -17,7 +17,7 @@ def resting_since(session: Session) -> float | None:
     state = session.state
     if state is None:
         return None
-    if state == "idle" or state.startswith("idle"):
+    if state.startswith("idle"):
         return session.state_change
     if state == "active" and session.wait_event == "ClientRead" and not is_copy_text(session.query):
         return session.state_change

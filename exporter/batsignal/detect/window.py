@@ -117,6 +117,7 @@ class Window:
     def _take_in(self, rows: Sequence[Session]) -> list[Track]:
         """Take in the rows of a look and return the sessions that are new where they say to come from."""
         shown = self._shown
+        # `key` and `is_client` are spelled out: each would be a call for every row that changed, at every look.
         fresh = {
             (row.pid, row.backend_start): row
             for row in rows
