@@ -1,14 +1,16 @@
-"""How near the time left can be told half-way to a full limit, when sessions come a pool at a time.
+"""How near the time left can be told half-way to exhaustion, and how near anybody could.
 
     python bench/time_left.py [--variations N] [--jobs N] [ROW ...]
 
-Half-way from the onset to the exhaustion, two predictions are held against what came: the one that our signal showed,
-and that of a line drawn in hindsight, through the onset and the exhaustion itself, at the count of that moment. Nobody
-who looks back can know the mean pace better than that line does; where it is wrong, the next pool's size and moment
-decide, which nothing in the past tells. Rows: those of saturation; a row is played as `bench/detection` plays it.
+Half-way from the onset to the exhaustion, three predictions are held against what came: the one that our signal showed
+last; a line from the onset to that moment, by one who knew the onset; and a line drawn in hindsight, through the onset
+and the exhaustion itself. Nobody can know the mean pace better than the last one does: where it is wrong, what comes
+next decides, which nothing in the past tells. A row is played as `bench/detection` plays it, and counts where
+something runs out and was called by then.
 """
 
 import argparse
+import math
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -17,20 +19,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from batsignal.drills.catalogue import ROWS
 from batsignal.snapshot import Snapshot
 from detection.judged import Watches
 from detection.score import TruthScore, said_of, score
 from simulator.scenario import build
 
-ROWS = ("saturation", "saturation-role", "saturation-database")
+INCIDENTS = tuple(row.name for row in ROWS.values() if row.group == "incident")
 FACTOR_MOST = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """Predicted over true time left half-way of one truth; None where no signal was lit by then."""
+    """Predicted over true time left half-way of one truth. `ours` is None where no signal was lit by then."""
 
     ours: float | None
+    from_onset: float
     hindsight: float
 
 
@@ -58,8 +62,12 @@ def _halves(told: TruthScore, exhaustion: float, looks: list[Snapshot]) -> Halve
     counts = {look.t: _used(look, limit) for look in looks if onset - 1 <= look.t <= exhaustion + 1}
     first, full = counts[min(counts)], max(counts.values())
     now = counts[max(t for t in counts if t <= half_way)]
-    pace = (full - first) / (exhaustion - onset)
-    return Halves(told.half_way_ratio, (full - now) / pace / (exhaustion - half_way))
+    # Both halves are as long: the times of the two lines are shares of one.
+    return Halves(
+        ours=told.half_way_ratio,
+        from_onset=(full - now) / (now - first) if now > first else math.inf,
+        hindsight=2 * (full - now) / (full - first),
+    )
 
 
 def _used(snapshot: Snapshot, limit: str) -> int:
@@ -76,20 +84,27 @@ def _share(ratios: list[float]) -> str:
 def main() -> int:
     """Play and print a line a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", default=ROWS, choices=(*ROWS, ROWS))
+    parser.add_argument("rows", nargs="*", metavar="ROW", default=INCIDENTS, choices=(*INCIDENTS, INCIDENTS))
     parser.add_argument("--variations", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    print(f"{'row':20} {'ours':>6} {'hindsight':>9}   within x{FACTOR_MOST}; hindsight: of the same that we told")
+    print(f"{'row':24} {'ours':>8} {'from onset':>10} {'hindsight':>9}   within x{FACTOR_MOST}")
+    everything: list[Halves] = []
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for row in arguments.rows:
-            found = [
-                one for some in pool.map(halves, [(row, seed) for seed in range(arguments.variations)]) for one in some
-            ]
-            told = [one for one in found if one.ours is not None]
-            ours = [one.ours for one in told if one.ours is not None]
-            print(f"{row:20} {_share(ours):>6} {_share([one.hindsight for one in told]):>9}", flush=True)
+            tasks = [(row, seed) for seed in range(arguments.variations)]
+            told = [one for some in pool.map(halves, tasks) for one in some if one.ours is not None]
+            if told:
+                _print(row, told)
+                everything += told
+    _print("all", everything)
     return 0
+
+
+def _print(name: str, told: list[Halves]) -> None:
+    ours = _share([one.ours for one in told if one.ours is not None])
+    from_onset, hindsight = _share([one.from_onset for one in told]), _share([one.hindsight for one in told])
+    print(f"{name:24} {ours:>8} {from_onset:>10} {hindsight:>9}", flush=True)
 
 
 if __name__ == "__main__":

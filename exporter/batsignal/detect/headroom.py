@@ -34,15 +34,20 @@ class Pace:
         while window.t - self._used[0][0] > PACE_SECONDS:
             self._used.popleft()
 
-    def exhaustion_seconds(self, window: Window) -> float:
-        """Return when the server's slots run out at this pace: infinite when nothing grows, 0 when none is left."""
+    def exhaustion_seconds(self, window: Window, since: float) -> float:
+        """Return when the server's slots run out at this pace: infinite when nothing grows, 0 when none is left.
+
+        What was before `since`, when the pile began, says nothing of how fast it grows.
+        """
         slots = usable(window)
         if slots is None:
             return math.inf
         room = slots - window.used
         if room <= 0:
             return 0.0
-        begin, used = self._used[0] if self._used else (window.t, window.used)
+        begins = min(since, window.t - PACE_SECONDS_LEAST)
+        oldest = self._used[0] if self._used else (window.t, window.used)
+        begin, used = next((look for look in reversed(self._used) if look[0] <= begins), oldest)
         grown, seconds = window.used - used, window.t - begin
         return room * seconds / grown if grown >= PACE_SESSIONS_LEAST and seconds >= PACE_SECONDS_LEAST else math.inf
 

@@ -70,7 +70,7 @@ class LockDetector:
             since = blockade.since if lit is None else lit.since
             worst: Severity = "critical" if "critical" in {severity, lit.severity if lit else None} else "warning"
             finding = replace(
-                _finding(blockade, since, window, self._pace.exhaustion_seconds(window)), key=key, severity=worst
+                _finding(blockade, since, window, self._pace.exhaustion_seconds(window, since)), key=key, severity=worst
             )
             self._lit[key] = _Lit(since, worst, finding, blockade.key[2])
         self._fade(seen, window)

@@ -188,7 +188,7 @@ class PileupDetector:
         sessions = crowd.sessions
         group, name = key
         subject = replace(headroom.subject_of(window, sessions), query_id=crowd.statement_id)
-        exhaustion = self._pace.exhaustion_seconds(window)
+        exhaustion = self._pace.exhaustion_seconds(window, lit.since)
         who, count = _who(crowd, lit, window) or wording.culprit(subject), len(crowd.running)
         share = headroom.share(window, count)
         return Finding(

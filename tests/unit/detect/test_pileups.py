@@ -53,6 +53,17 @@ def test_pile_up_is_called_within_its_bound_with_its_statement(
     assert not watcher.cleared("query_pileup")
 
 
+def test_time_left_is_told_from_how_the_pile_grows_and_not_from_the_calm_before_it(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    show(watcher, lambda t: piling(row, t, rate=4.0), 420)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.t - raised.signal.finding.since < 15, "some of the last 15 s were calm"
+    taken = raised.signal.finding.sessions + 10
+    room = 97 - taken
+    assert raised.signal.finding.exhaustion_seconds == pytest.approx(room / 4.0, rel=0.2)
+
+
 def test_old_statement_says_until_when_it_was_harmless(row: Row, show: Show, watcher: Any, start: float) -> None:
     def scene(t: float) -> Iterator[Any]:
         yield from pool(row, min(t, 400.0), query=SLOW, query_id="815")
