@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from batsignal.config import Config, ServerConfig, StoreConfig
+from batsignal.detect.hindsight import told_over
 from batsignal.detect.memory import Memory
 from batsignal.detect.signal import Event, Signal
 from batsignal.record.board import PastIncident, StoreHealth
@@ -23,7 +24,7 @@ from batsignal.record.flight import FlightRecorder, recordings_folder
 from batsignal.record.history import History
 from batsignal.record.keeper import Keeper
 from batsignal.record.kept import Left, Past
-from batsignal.record.recent import with_events, without_servers
+from batsignal.record.recent import with_events
 from batsignal.snapshot import Deploy, Snapshot
 
 # A disk that has not told the past by then is not waited for: the watch begins, and knows no past.
@@ -87,9 +88,10 @@ class Chronicle:
         wanted = set(servers)
         with self._lock:
             gone = [name for name in self._left if name not in wanted]
-            for name in gone:
-                del self._left[name]
-            self._recent = without_servers(self._recent, gone, self._clock())
+            lit = [signal for name in gone for signal in self._left.pop(name).signals]
+            now = self._clock()
+            over = [told_over(Event(t=now, event="cleared", signal=signal, reason="ended")) for signal in lit]
+            self._recent = with_events(self._recent, over)
         if self._keeper is not None and gone:
             for name in gone:
                 self._keeper.forget(name)

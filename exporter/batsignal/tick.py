@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from batsignal.census import Census, take_census
 from batsignal.config import Thresholds
+from batsignal.detect.hindsight import told_over
 from batsignal.detect.signal import Event
 from batsignal.detect.verdict import Judge, Verdict
 from batsignal.names import ApplicationPattern
@@ -86,8 +87,10 @@ def judge_look(
     judge: Judge, incidents: Incidents, snapshot: Snapshot, deploys: Iterable[Deploy]
 ) -> tuple[Verdict, tuple[Event, ...]]:
     """Judge one look and fold the verdict into the incidents: the step that is the same live and in a replay."""
-    verdict = judge.look(snapshot, deploys)
-    return verdict, incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+    known = tuple(deploys)
+    verdict = judge.look(snapshot, known)
+    events = incidents.fold(snapshot.t, verdict.findings, verdict.superseded)
+    return verdict, tuple(told_over(event, known) for event in events)
 
 
 def _board(watch: Watch, snapshot: Snapshot, verdict: Verdict, tally: ServerTally, ticked_at: float) -> ServerBoard:

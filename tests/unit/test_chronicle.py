@@ -101,9 +101,12 @@ def test_a_server_that_is_watched_no_more_leaves_nothing_open(on_disk: Lives) ->
     chronicle.watch_only(["another"])
     on_disk.look(t=T + 5)  # its last tick was under way
     assert chronicle.recent[0].ended == T
+    assert "web leaked connections" in chronicle.recent[0].summary
     on_disk.begin()
     assert chronicle.history is not None
-    assert [one["open"] for one in chronicle.history.incidents()] == [False]
+    (kept,) = chronicle.history.incidents()
+    assert kept["open"] is False
+    assert "web leaked connections" in kept["signal"]["summary"]
 
 
 def test_a_change_of_how_it_stands_with_the_disk_is_logged_once(tmp_path: Path) -> None:

@@ -101,6 +101,12 @@ LAYERS: dict[str, Layer] = {
     "batsignal.record.recent": Layer(
         ours=("batsignal.detect.signal", "batsignal.record.board"), banned=WORLD, is_pure=True
     ),
+    "batsignal.record.store": Layer(
+        ours=(
+            *("batsignal.snapshot", "batsignal.detect.signal", "batsignal.detect.hindsight"),
+            *("batsignal.record.board", "batsignal.record.kept", "batsignal.record.recent"),
+        )
+    ),
     "batsignal.record.*": Layer(
         ours=(
             *(

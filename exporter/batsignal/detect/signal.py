@@ -109,7 +109,8 @@ class Signal:
     """A finding with a life: `id`, `detected` and `raised_as` stay from raise to clear.
 
     `raised_as` is the subject as it was known at the raise: an alert's labels are made of it, because a label that
-    changes while an incident lasts is a second page.
+    changes while an incident lasts is a second page. `sessions_most` is the most sessions that it was about in this
+    life of the daemon; what is told when it is over speaks of them.
     """
 
     id: str
@@ -117,6 +118,7 @@ class Signal:
     detected: float
     raised_as: Subject
     finding: Finding
+    sessions_most: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the SIGNAL object of the public contract; times are Unix seconds, infinity is null."""

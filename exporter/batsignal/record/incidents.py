@@ -71,6 +71,7 @@ class Incidents:
                     detected=t,
                     raised_as=finding.subject,
                     finding=finding,
+                    sessions_most=finding.sessions,
                 )
                 events.append(Event(t=t, event="raised", signal=signal))
                 self._told[key] = (t, finding)
@@ -78,7 +79,8 @@ class Incidents:
                 if finding.since > signal.detected:
                     # It came again before it was seen to have ended: it began no later than it was told.
                     finding = replace(finding, since=signal.finding.since)
-                signal = replace(signal, finding=finding)
+                most = max(signal.sessions_most, finding.sessions)
+                signal = replace(signal, finding=finding, sessions_most=most)
                 told_at, told = self._told[key]
                 if is_news(told, told_at, finding, t, raised_at=signal.detected):
                     events.append(Event(t=t, event="updated", signal=signal))

@@ -3,8 +3,7 @@
 Pure: events in, lines out, the one detected last first, and never more than `RECENT_MOST` of them.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 
 from batsignal.detect.signal import Event
 from batsignal.record.board import PastIncident
@@ -29,11 +28,6 @@ def with_events(recent: tuple[PastIncident, ...], events: Iterable[Event]) -> tu
             ended=event.t if event.event == "cleared" else None,
         )
     return _newest(known.values())
-
-
-def without_servers(recent: tuple[PastIncident, ...], gone: Collection[str], t: float) -> tuple[PastIncident, ...]:
-    """Return them with what was open on servers that are watched no more as ended."""
-    return tuple(replace(one, ended=t) if one.ended is None and one.server in gone else one for one in recent)
 
 
 def _newest(incidents: Iterable[PastIncident]) -> tuple[PastIncident, ...]:

@@ -6,9 +6,10 @@ writes (`keeper`), inside that thread's transactions, and raises sqlite3.Error; 
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from batsignal.detect.hindsight import told_over
 from batsignal.detect.signal import Event, Signal
 from batsignal.record.board import PastIncident
 from batsignal.record.kept import RELEASED, Left, Past, key_text, raised_as_text, read_line, read_signal, text
@@ -172,12 +173,14 @@ class Store:
         self._connection.execute("DELETE FROM lit")
         self._connection.executemany("INSERT OR IGNORE INTO lit VALUES (?)", [(one,) for one in lit])
         orphans = self._connection.execute(
-            "SELECT id, coalesce((SELECT t FROM watch WHERE watch.server = incident.server), detected), signal"
-            " FROM incident WHERE ended IS NULL AND id NOT IN (SELECT id FROM lit)"
+            "SELECT id, coalesce((SELECT t FROM watch WHERE watch.server = incident.server), detected), signal, key,"
+            " raised_as FROM incident WHERE ended IS NULL AND id NOT IN (SELECT id FROM lit)"
         ).fetchall()
-        for incident, t, signal in orphans:
+        for incident, t, *words in orphans:
+            signal = _over(words, t)
             self._connection.execute(
-                "UPDATE incident SET ended = ?, reason = 'ended', told_at = ? WHERE id = ?", (t, now, incident)
+                "UPDATE incident SET ended = ?, reason = 'ended', told_at = ?, signal = ? WHERE id = ?",
+                (t, now, signal, incident),
             )
             self._connection.execute(
                 "INSERT INTO event SELECT ?1, coalesce(max(number), 0) + 1, ?2, 'cleared', 'ended', NULL, ?3"
@@ -224,6 +227,15 @@ class Store:
             f"DELETE FROM event WHERE incident IN (SELECT id FROM incident WHERE {condition})", (value,)
         )
         return self._connection.execute(f"DELETE FROM incident WHERE {condition}", (value,)).rowcount
+
+
+def _over(words: Sequence[str], t: float) -> str:
+    """Return a kept signal as it is told when it has ended; one that this version cannot read as it is."""
+    try:
+        signal = read_signal(*words)
+    except ValueError:
+        return words[0]
+    return text(told_over(Event(t=t, event="cleared", signal=signal, reason="ended")).signal.as_json())
 
 
 def _plain(name: str) -> str:

@@ -208,6 +208,11 @@ class Boards:
     def kept_incident(self) -> dict[str, Any]:
         """An incident as `/api/v1/incidents/ID` gives it: a leak that grew, was released, and ended."""
         now = self.now
+        over = self.told(
+            27,
+            summary="web@2.4.0 leaked connections: 28 sessions held at most; it lasted 11 min",
+            action="Nothing is to be undone or restarted for it now: it is over.",
+        )
         events: list[dict[str, Any]] = [
             {"t": now - 870, "event": "raised", "signal": self.told(10, severity="warning", deploy=None)},
             {"t": now - 860, "event": "updated", "signal": self.told(12, severity="warning")},
@@ -219,7 +224,7 @@ class Boards:
                 "release": {"by": "alice", "ended": 26, "chosen": 28},
                 "signal": self.told(28),
             },
-            {"t": now - 240, "event": "cleared", "reason": "ended", "signal": self.told(27)},
+            {"t": now - 240, "event": "cleared", "reason": "ended", "signal": over},
         ]
         return {
             "id": "a1",
@@ -228,7 +233,7 @@ class Boards:
             "reason": "ended",
             "by": None,
             "worst": "critical",
-            "signal": self.told(27),
+            "signal": over,
             "timeline": events,
         }
 

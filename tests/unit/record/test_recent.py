@@ -1,6 +1,6 @@
 from typing import Any
 
-from batsignal.record.recent import RECENT_MOST, with_events, without_servers
+from batsignal.record.recent import RECENT_MOST, with_events
 
 T = 1_760_000_000.0
 
@@ -18,11 +18,3 @@ def test_the_newest_are_first_and_only_a_few(lives: Any) -> None:
     events = [lives.event("raised", lives.signal(f"{n}", detected=T + n)) for n in range(RECENT_MOST + 3)]
     lines = with_events((), events)
     assert [line.id for line in lines] == [f"{n}" for n in range(RECENT_MOST + 2, 2, -1)]
-
-
-def test_what_was_open_on_a_server_that_is_gone_has_ended(lives: Any) -> None:
-    signals = [lives.signal("a1", "db1"), lives.signal("b2", "db2"), lives.signal("c3", "db1")]
-    lines = with_events((), [lives.event("raised", one) for one in signals])
-    lines = with_events(lines, [lives.event("cleared", signals[2], T + 5)])
-    ended = {line.id: line.ended for line in without_servers(lines, ["db1"], T + 9)}
-    assert ended == {"a1": T + 9, "b2": None, "c3": T + 5}

@@ -51,6 +51,8 @@ def write(
     ended = incident["ended"]
     until = now if ended is None else ended
     raised = next((event for event in timeline if event["event"] == "raised"), None)
+    # Over, it is told in hindsight; what was said while it was lit stands in the timeline.
+    said = [event["signal"] for event in timeline if event["event"] in {"raised", "updated"}]
     return _TEMPLATE.render(
         version=__version__,
         now=now,
@@ -58,6 +60,7 @@ def write(
         incident=incident,
         signal=signal,
         first=signal if raised is None else raised["signal"],
+        last=said[-1] if said else signal,
         kind=wording.KINDS.get(signal["kind"], signal["kind"]),
         culprit=_culprit(signal["subject"]),
         known=_known(signal["subject"]),

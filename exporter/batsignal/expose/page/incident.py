@@ -42,9 +42,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentStory(Told):
-    """The whole page of an incident."""
+    """The whole page of an incident.
+
+    `action` is what was said to do while it was lit; `over` is what there is to do now that it has ended, empty while
+    it goes on. `before_end` says what people did shortly before.
+    """
 
     ended: float | None
+    over: str
+    before_end: tuple[str, ...]
     sessions_most: int
     steps: tuple[Step, ...]
     chart: Chart | None
@@ -57,9 +63,9 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
     subject = _subject(signal)
     kind = str(signal["kind"])
     deploy = _deploy(signal)
-    action, healthy = str(signal.get("action") or ""), signal.get("database_healthy")
-    lead, pause, rest = cut(str(signal.get("summary") or wording.KINDS.get(kind, kind)))
     events: Sequence[View] = view.get("timeline", ())
+    lead, pause, rest = cut(str(signal.get("summary") or wording.KINDS.get(kind, kind)))
+    action, healthy = str(_said_last(signal, events).get("action") or ""), signal.get("database_healthy")
     ended = view["ended"]
     return IncidentStory(
         id=str(view["id"]),
@@ -74,6 +80,8 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
         since=signal["since"],
         detected=signal["detected"],
         ended=ended,
+        over="" if ended is None else _over(signal, action),
+        before_end=() if ended is None else tuple(_before_end(events)),
         sessions_most=max((event["signal"].get("sessions") or 0 for event in events), default=signal["sessions"]),
         deploy=deploy,
         action=beside_verdict(action, healthy=healthy),
@@ -85,6 +93,26 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
         chart=_chart(view, slots, subject, deploy),
         chart_is_whole=slots is None or slots.is_whole,
     )
+
+
+def _said_last(signal: View, events: Sequence[View]) -> View:
+    """Return the signal as it was told while it was lit; when it is over, it is told in hindsight."""
+    return next(
+        (event["signal"] for event in reversed(events) if event["event"] not in {"cleared", "released"}), signal
+    )
+
+
+def _over(signal: View, said: str) -> str:
+    """Return what there is to do of an incident that is over; an earlier release left standing what it had said."""
+    now = str(signal.get("action") or "")
+    return "Nothing is to be undone for it now: it is over." if now in {"", said} else now
+
+
+def _before_end(events: Sequence[View]) -> Iterator[str]:
+    """Yield who had sessions ended last."""
+    released = [event for event in events if event["event"] == "released"]
+    if released:
+        yield f"Shortly before, {_released(released[-1].get('release') or {})}"
 
 
 def line_of(view: View) -> PastIncident:
@@ -157,7 +185,7 @@ def _step(event: View, changes: Sequence[str]) -> Step:
     if name == "cleared":
         if event.get("reason") == "superseded":
             return Step(t=event["t"], what="Found to be a symptom of another incident", other=event.get("by"))
-        return Step(t=event["t"], what="Ended", tone="good")
+        return Step(t=event["t"], what="Ended", lines=summary, tone="good")
     if name == "released":
         return Step(t=event["t"], what=_released(event.get("release") or {}), tone="done")
     if name == "updated":
@@ -168,7 +196,7 @@ def _step(event: View, changes: Sequence[str]) -> Step:
 
 def _released(release: View) -> str:
     ended, chosen = release.get("ended", 0), release.get("chosen", 0)
-    return f"{release.get('by') or 'Somebody'} had {ended} of {chosen} sessions ended (batsignal release)"
+    return f"{release.get('by') or 'somebody'} had {ended} of {chosen} sessions ended (batsignal release)"
 
 
 def _changes(before: View, now: View) -> list[str]:

@@ -42,6 +42,11 @@ RELEASE = {
     "left": [],
     "order": {"application": "web", "states": ["idle"]},
 }
+GROWN = SIGNAL | {"summary": "web@2.4.0 leaks connections: 40 held", "sessions": 40}
+OVER = GROWN | {
+    "summary": "web@2.4.0 leaked connections: 40 sessions held at most; it lasted 5 min",
+    "action": "Nothing is to be undone or restarted for it now: it is over.",
+}
 INCIDENT: dict[str, Any] = {
     "id": "abc1",
     "open": False,
@@ -49,11 +54,12 @@ INCIDENT: dict[str, Any] = {
     "reason": "ended",
     "by": None,
     "worst": "critical",
-    "signal": SIGNAL | {"summary": "web@2.4.0 leaks connections: 40 held", "sessions": 40},
+    "signal": OVER,
     "timeline": [
         {"t": ONSET + 24, "event": "raised", "signal": SIGNAL},
+        {"t": ONSET + 90, "event": "updated", "signal": GROWN},
         {"t": ONSET + 200, "event": "released", "release": RELEASE, "signal": SIGNAL},
-        {"t": ONSET + 300, "event": "cleared", "reason": "ended", "signal": SIGNAL},
+        {"t": ONSET + 300, "event": "cleared", "reason": "ended", "signal": OVER},
     ],
 }
 DEPLOYS = [
@@ -76,7 +82,8 @@ def test_the_draft_tells_who_when_after_what_and_what_was_done() -> None:
         "| told | 2025-10-09 08:53:44, 24 s after it began |",
         "| ended | 2025-10-09 08:58:20, after 5 min |",
         "| after the deploy | web 2.4.0 of 2025-10-09 08:53:00, 20 s before it began |",
-        "web@2.4.0 leaks connections: 11 held",
+        "web@2.4.0 leaked connections: 40 sessions held at most; it lasted 5 min",
+        "First said: web@2.4.0 leaks connections: 11 held",
         "Last said: web@2.4.0 leaks connections: 40 held",
         "The database itself was healthy: it did not need a restart.",
         "BatSignal's advice was: Roll back web to 2.3.9.",

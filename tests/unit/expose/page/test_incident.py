@@ -53,8 +53,29 @@ def test_an_incident_that_is_over_says_what_it_was_and_how_long_it_lasted(boards
     assert "LIT" not in text
 
 
+def test_an_incident_that_is_over_is_told_in_the_past_and_asks_for_nothing(boards: Any) -> None:
+    html = page.draw_incident(boards.kept_incident(), None, boards.now).document()
+    text = Text(html).text
+    assert "web@2.4.0 leaked connections : 28 sessions held at most; it lasted 11 min" in text
+    assert "Shortly before, alice had 26 of 28 sessions ended (batsignal release)" in text
+    assert "What it said to do Roll back web to 2.3.9. Nothing is to be undone or restarted for it now" in text
+    assert "The database was healthy: it needed no restart." in text
+    assert "do not restart it" not in text
+    assert "Do this" not in text
+    assert b'id="copy-a1"' not in html
+
+
+def test_one_that_an_earlier_release_left_in_the_present_is_no_advice_either(boards: Any) -> None:
+    view = boards.kept_incident()
+    view["signal"] = view["timeline"][-1]["signal"] = boards.told(27)
+    assert "What it said to do Roll back web to 2.3.9. Nothing is to be undone for it now: it is over." in read(
+        boards, view
+    )
+
+
 def test_an_incident_that_goes_on_says_so_and_draws_itself_anew(boards: Any) -> None:
-    view = boards.kept_incident() | {"ended": None, "open": True}
+    view = boards.kept_incident() | {"ended": None, "open": True, "signal": boards.told(27)}
+    view["timeline"].pop()
     html = page.draw_incident(view, None, boards.now).document()
     assert "Goes on, for 15 min." in Text(html).text
     assert b'data-every="5"' in html
