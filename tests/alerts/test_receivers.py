@@ -117,7 +117,7 @@ class Alertmanager:
     url: str
     outside: Outside
 
-    def send(self, way: str, *, application: str, over: bool = False, **labels: str) -> dict[str, str]:
+    def send(self, way: str, *, application: str, over: bool = False, said: str = "", **labels: str) -> dict[str, str]:
         """Send an alert of that application to a receiver, or its end; return its annotations."""
         now = datetime.now(UTC)
         annotations = {
@@ -128,6 +128,10 @@ class Alertmanager:
             "page_url": "http://localhost:9988/",
             "dashboard_url": "http://localhost:3000/d/batsignal-connections?var-server=d%26b1",
         }
+        if over:
+            annotations["summary"] = f"{application} leaked connections on db1, for 11 min. It is over."
+            annotations["summary"] = said or annotations["summary"]
+            annotations["action"] = "Nothing is to be undone or restarted for it now."
         alert = {
             "labels": {
                 "alertname": "BatSignalLeak",
@@ -258,14 +262,27 @@ def test_slack_tells_several_alerts_one_after_the_other_and_their_end(alertmanag
     )
     for user in ("a", "b"):
         alertmanager.send("slack", application="twice", user=user, over=True)
-    until(
+    over = "Over: twice leaked connections on db1, for 11 min."
+    (message,) = until(
         lambda: [
-            body
-            for _, body in alertmanager.outside.to("/slack", f"Over: {texts['summary']}")
+            body["attachments"][0]
+            for _, body in alertmanager.outside.to("/slack", over)
             if body["attachments"][0]["color"] == "good"
         ],
         "a message of their end",
     )
+    assert message["title"] == f"{over} (and 1 more)"
+    assert message["text"].split("\n")[:2] == [over, over]
+    assert "Roll back" not in json.dumps(message)
+
+
+def test_the_end_of_what_tells_no_end_itself_is_its_last_words_as_such(alertmanager: Alertmanager) -> None:
+    labels = {"alertname": "BatSignalSlotsFull", "kind": "slots_full"}
+    texts = alertmanager.send("slack", application="full", **labels)
+    until(lambda: alertmanager.outside.to("/slack", "full@2.4.0"), "a message")
+    alertmanager.send("slack", application="full", over=True, said=texts["summary"], **labels)
+    said = f"Over; it had said: {texts['summary']}"
+    until(lambda: alertmanager.outside.to("/slack", said), "a message of its end")
 
 
 def test_a_mail_reads_on_a_phone_and_takes_no_markup_from_a_name(alertmanager: Alertmanager) -> None:
@@ -286,7 +303,8 @@ def test_a_mail_reads_on_a_phone_and_takes_no_markup_from_a_name(alertmanager: A
     assert "evil.example|pay>" not in markup
     assert markup.count("<a href=") == 3
     alertmanager.send("email", application=HOSTILE, over=True)
-    until(lambda: alertmanager.outside.mailed("Over: "), "a mail of its end")
+    (mail, *_) = until(lambda: alertmanager.outside.mailed("Over: "), "a mail of its end")
+    assert mail["Subject"] == f"Over: {HOSTILE} leaked connections on db1, for 11 min."
 
 
 def test_a_webhook_gets_the_token_and_all_there_is(alertmanager: Alertmanager) -> None:

@@ -211,11 +211,18 @@ def test_no_alert_carries_a_label_that_could_change_while_it_fires() -> None:
 
 def test_causes_keep_firing_longer_than_what_they_silence() -> None:
     kept = {identity(rule): rule.get("keep_firing_for") for rule in RULES}
-    assert kept["BatSignalLeak-signal"] == kept["BatSignalLockPileup-signal"] == "2m"
-    assert kept["BatSignalQueryPileup-signal"] == "90s"
-    assert kept["BatSignalIdleInTransaction-signal"] == "1m"
-    assert kept["BatSignalSlotsFull-slots_full"] == kept["BatSignalDatabaseUnreachable-signal"] == "1m"
-    assert kept["BatSignalEndpointDown-signal"] == kept["BatSignalSaturation-signal"] == "30s"
+    assert kept["BatSignalLeak-signal"] == kept["BatSignalLockPileup-signal"] == "100s"
+    assert kept["BatSignalQueryPileup-signal"] == "70s"
+    assert kept["BatSignalIdleInTransaction-signal"] == "40s"
+    assert kept["BatSignalSlotsFull-slots_full"] == "1m"
+    assert kept["BatSignalDatabaseUnreachable-signal"] == "40s"
+    assert kept["BatSignalEndpointDown-signal"] == kept["BatSignalSaturation-signal"] == "10s"
+
+
+@every_rule
+def test_the_rule_of_a_signal_goes_on_for_as_long_as_it_takes_to_tell_its_end(rule: dict[str, Any]) -> None:
+    if "labels" not in rule:
+        assert re.search(r"last_over_time\(batsignal_signal\{[^}]+\}\[20s\]\)", rule["expr"])
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:

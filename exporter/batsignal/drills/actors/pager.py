@@ -35,7 +35,10 @@ def page_lines(receiver: str, message: Mapping[str, Any]) -> Iterator[str]:
         if name in SILENT:
             continue
         head = (alert.get("status", "?"), labels.get("severity", "?"), name)
-        yield f"[{receiver}] {' '.join(head)}: {texts.get('summary', '')}"
+        said = texts.get("summary", "")
+        # A rule that cannot tell its own end leaves its last words, which are true no more.
+        had_said = "it had said: " if alert.get("status") == "resolved" and not said.endswith(" It is over.") else ""
+        yield f"[{receiver}] {' '.join(head)}: {had_said}{said}"
         if alert.get("status") == "firing" and texts.get("action"):
             yield f"[{receiver}]     {texts['action']}"
 

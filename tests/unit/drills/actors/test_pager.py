@@ -47,7 +47,11 @@ def test_what_is_no_message_of_alertmanager_is_refused(url: str, body: bytes) ->
 
 def test_what_is_resolved_has_nothing_to_do_any_more() -> None:
     assert list(page_lines("pager", {"alerts": [ALERT]})) == [
-        "[pager] resolved critical BatSignalLeak: web leaks connections."
+        "[pager] resolved critical BatSignalLeak: it had said: web leaks connections."
+    ]
+    over = ALERT | {"annotations": {"summary": "web leaked connections. It is over.", "action": "Nothing."}}
+    assert list(page_lines("pager", {"alerts": [over]})) == [
+        "[pager] resolved critical BatSignalLeak: web leaked connections. It is over."
     ]
 
 
