@@ -68,6 +68,16 @@ def moment(instant: float, now: float) -> str:
     return clock_time(instant) if day == date(now) else f"{day} {clock_time(instant)}"
 
 
+def taken(used: int, usable: int) -> str:
+    """Spell how many of the usable slots are taken. Beyond them only reserved ones are, which superusers may take.
+
+    >>> taken(24, 97), taken(98, 97)
+    ('24 of 97', '97 of 97 (+1 reserved)')
+    """
+    beyond = f" (+{used - usable} reserved)" if used > usable else ""
+    return f"{min(used, usable)} of {usable}{beyond}"
+
+
 def count(number: int, noun: str) -> str:
     """Spell how many there are of something.
 

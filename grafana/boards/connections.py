@@ -225,7 +225,8 @@ def _limits(board: Board) -> None:
         lines(
             Frame(
                 title="Slots used and usable",
-                text="Slots taken, and what ordinary roles can take: max_connections less the reserved ones.",
+                text="Slots taken, and what ordinary roles can take: max_connections less the reserved ones."
+                " Used above usable: superusers have taken reserved ones, too.",
                 width=8,
                 height=8,
             ),

@@ -79,7 +79,8 @@ def _servers(board: Board) -> None:
                 title="Servers, the worst first",
                 text="As it is at the end of the chosen time: critical before warning, then by how full. A server's"
                 " name leads"
-                " to its own dashboard. An empty cell is not known.",
+                " to its own dashboard. An empty cell is not known. Used above usable: superusers have taken reserved"
+                " slots, too.",
                 width=24,
                 height=13,
             ),

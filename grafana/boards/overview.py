@@ -65,7 +65,7 @@ def _now(board: Board) -> None:
             Frame(
                 title="Slots used, fullest server",
                 text="Sessions over the slots that ordinary roles can take. Thresholds are those of"
-                " BatSignalSaturation.",
+                " BatSignalSaturation. Above 100 %: superusers have taken reserved slots, too.",
                 width=4,
                 height=4,
             ),

@@ -159,6 +159,19 @@ def test_an_alert_spells_a_duration_as_the_page_does(seconds: int, spelled: str,
     assert duration(seconds) == spelled
 
 
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [(50, "50 of 97 slots on db1 are used."), (97, "97 of 97 slots"), (98, "97 of 97 (+1 reserved) slots on db1")],
+)
+def test_an_alert_tells_reserved_slots_apart_from_the_usable_ones(used: int, said: str, tmp_path: Path) -> None:
+    slots = [
+        series("batsignal_connection_slots_used", f"{used}x20", server="db1"),
+        series("batsignal_connection_slots_usable", "97x20", server="db1"),
+    ]
+    got = told(ALERTS / "leaks.rules.yml", "leak", [*lit("leak", WHO, "1x20", "0x20"), *slots], "50s", tmp_path)
+    assert said in got
+
+
 def test_every_duration_in_a_rule_is_spelled_in_the_one_way() -> None:
     spelled = {
         line.partition("humanizeDuration")[2].partition("}}")[0]

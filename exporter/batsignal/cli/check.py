@@ -26,7 +26,7 @@ from batsignal.poll.rows import Row
 from batsignal.poll.sight import Sight
 from batsignal.record.database import examined
 from batsignal.snapshot import Snapshot
-from batsignal.spelling import count, latency
+from batsignal.spelling import count, latency, taken
 
 PATIENCE_SECONDS = 5.0
 
@@ -101,7 +101,7 @@ def _check_server(server: ServerConfig, *, releases: bool) -> bool:
 def _say_reached(where: str, snapshot: Snapshot) -> bool:
     """Say whether the ordinary way is open, and how full the server is by whatever way."""
     slots = snapshot.slots
-    of_all = f"{snapshot.used} of {slots.usable} usable slots" if slots else count(snapshot.used, "slot")
+    of_all = f"{taken(snapshot.used, slots.usable)} usable slots" if slots else count(snapshot.used, "slot")
     used = f"{of_all} taken"
     met = snapshot.met
     if met is not None:

@@ -61,6 +61,24 @@ def bar(used: int, usable: int, *, draws: bool) -> str:
     return full * cells + empty * (BAR_CELLS - cells)
 
 
+def slots_cell(used: int, usable: int) -> str:
+    """Spell how many of the usable slots are taken, in a column of its own.
+
+    >>> slots_cell(7, 97), slots_cell(98, 97)
+    ('  7/97 ', ' 97/97 ')
+    """
+    return f"{min(used, usable):3}/{usable:<3}"
+
+
+def reserved(used: int, usable: int) -> str:
+    """Say how many reserved slots are taken beyond the usable ones, if any.
+
+    >>> reserved(98, 97), reserved(97, 97)
+    (' +1 reserved', '')
+    """
+    return f" +{used - usable} reserved" if used > usable else ""
+
+
 class Timeline:
     """Folds moments into lines and remembers the turning points, each an instant or None until it came."""
 
@@ -192,7 +210,8 @@ class Timeline:
         if used is None or usable is None:
             slots = f"slots   ?     {sighting.state:<{BAR_CELLS}}"
         else:
-            slots = f"slots {used:3}/{usable:<3} {bar(used, usable, draws=self._draws)}"
+            drawn = bar(used, usable, draws=self._draws)
+            slots = f"slots {slots_cell(used, usable)} {drawn}{reserved(used, usable)}"
         sessions = "  ".join(f"{SERVICE}@{version} {count}" for version, count in sorted(sighting.sessions.items()))
         return Line(text=f"{when}  {slots}  {shop}  {sessions}", tone=tone)
 

@@ -7,12 +7,19 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from batsignal.cli.demo_timeline import Line, bar, clock
+from batsignal.cli.demo_timeline import Line, bar, clock, reserved, slots_cell
 from batsignal.cli.terminal import Tone
 from batsignal.drills.play import DrillEvent
 from batsignal.spelling import count, duration
+
+# Of slots that come and go a line is worth its place once this share of them did, else now and then; of refusals and of
+# the incident's sessions, once there are twice as many.
+SLOTS_STEP_RATIO = 0.05
+SLOTS_SECONDS = 5.0
+MANY_FACTOR = 2
 
 # libpq says before the server's own words by which way it came: addresses that differ from one to the next.
 _REFUSED_BY = re.compile(r"^connection to server .*? failed: (?=FATAL)")
@@ -21,6 +28,23 @@ _REFUSED_BY = re.compile(r"^connection to server .*? failed: (?=FATAL)")
 def as_json(event: DrillEvent) -> str:
     """Return one line of `--format json`."""
     return json.dumps({"t": event.t, "event": event.event, **event.facts}, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slots:
+    """What was told last of the slots."""
+
+    t: float
+    used: int
+    lost: int
+    text: str
+
+    def is_worth(self, now: "_Slots", usable: int) -> bool:
+        """Whether what is so now is worth a line after this one."""
+        if now.text == self.text:
+            return False
+        has_moved = abs(now.used - self.used) >= SLOTS_STEP_RATIO * usable
+        return has_moved or now.lost > MANY_FACTOR * self.lost or now.t - self.t >= SLOTS_SECONDS
 
 
 class DrillTimeline:
@@ -34,7 +58,9 @@ class DrillTimeline:
         self._lost = 0
         self._budget = 0
         self._refusal = ""
-        self._slots = ""
+        self._refused_told = 0
+        self._slots: _Slots | None = None
+        self._said: dict[str, set[tuple[str, Any]]] = {}
         self._verdicts: list[Line] = []
 
     def lines(self, event: DrillEvent) -> Iterator[Line]:
@@ -75,23 +101,26 @@ class DrillTimeline:
     def _on_slots(self, event: DrillEvent) -> Iterator[Line]:
         used, usable = event.facts["used"], event.facts["usable"]
         if used is None:
-            self._slots = ""
+            self._slots = None
             yield self._line(event, "slots   ?      the server is away", "alarm")
             return
         drawn = bar(used, usable, draws=self._draws)
         # Seats are taken before a session is there and given back after it: with all slots ours, they say nothing.
         seats = f"  drill's seats {event.facts['held']}/{self._budget}" if self._budget < usable else ""
         lost = f"  incident: {count(self._lost, 'session')} so far" if self._lost else ""
-        text = f"slots {used:3}/{usable:<3} {drawn}{seats}{lost}"
-        if text != self._slots:
-            self._slots = text
+        text = f"slots {slots_cell(used, usable)} {drawn}{reserved(used, usable)}{seats}{lost}"
+        now = _Slots(t=event.t, used=used, lost=self._lost, text=text)
+        if self._slots is None or self._slots.is_worth(now, usable):
+            self._slots = now
             yield self._line(event, text)
 
     def _on_refused(self, event: DrillEvent) -> Iterator[Line]:
-        words = _REFUSED_BY.sub("", event.facts["text"])
+        words, times = _REFUSED_BY.sub("", event.facts["text"]), event.facts["count"]
+        if words == self._refusal and times < MANY_FACTOR * self._refused_told:
+            return
         why = "" if words == self._refusal else f": {words}"
-        self._refusal = words
-        yield self._line(event, f"refused {event.facts['count']} times so far{why}", "alarm")
+        self._refusal, self._refused_told = words, times
+        yield self._line(event, f"refused {times} times so far{why}", "alarm")
 
     def _on_exhausted(self, event: DrillEvent) -> Iterator[Line]:
         which = "no slot is left on the server" if event.facts.get("limit") == "server" else "the limit is reached"
@@ -99,6 +128,7 @@ class DrillTimeline:
 
     def _on_raised(self, event: DrillEvent) -> Iterator[Line]:
         facts = event.facts
+        self._is_new(facts)
         tone: Tone = "alarm" if facts["severity"] == "critical" else "strong"
         yield self._line(event, f"*** SIGNAL LIT: {facts['kind']} ({facts['severity']}){self._after(event.t)}", tone)
         yield Line(text=f"    {facts['summary']}", tone=tone)
@@ -108,7 +138,9 @@ class DrillTimeline:
             yield Line(text=f"    {self._page_url}")
 
     def _on_updated(self, event: DrillEvent) -> Iterator[Line]:
-        yield self._line(event, f"signal: {event.facts['kind']} ({event.facts['severity']}): {event.facts['summary']}")
+        facts = event.facts
+        if self._is_new(facts):
+            yield self._line(event, f"signal: {facts['kind']} ({facts['severity']}): {facts['summary']}")
 
     def _on_cleared(self, event: DrillEvent) -> Iterator[Line]:
         yield self._line(event, f"signal out: {event.facts['kind']}", "good")
@@ -155,6 +187,22 @@ class DrillTimeline:
             yield Line(text="Clean: everything that the drill made is gone.", tone="faint")
 
     # -- within ------------------------------------------------------------------------------------------------------
+
+    def _is_new(self, facts: Mapping[str, Any]) -> bool:
+        """Whether a signal says what it has not said yet: who it is may go to and fro with each look's sessions."""
+        deploy = facts.get("deploy") or {}
+        now = {
+            ("severity", facts["severity"]),
+            ("deploy", (deploy.get("service"), deploy.get("version"))),
+            *facts.get("subject", {}).items(),
+        }
+        said = self._said.setdefault(facts.get("id", facts["kind"]), set())
+        # A turn back to critical or to a warning is told each time.
+        turned = [fact for fact in said if fact[0] == "severity" and fact not in now]
+        is_new = bool(turned) or not now <= said
+        said.difference_update(turned)
+        said |= now
+        return is_new
 
     def _line(self, event: DrillEvent, text: str, tone: Tone = "plain") -> Line:
         return Line(text=f"{_wall_clock(event.t)}  {self._since(event.t):>13}  {text}", tone=tone)

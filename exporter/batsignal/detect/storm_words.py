@@ -209,8 +209,8 @@ def _left(storm: Storm, window: Window, exhaustion_seconds: float) -> str:
     if math.isfinite(exhaustion_seconds):
         return f"slots run out in {wording.duration(exhaustion_seconds)}"
     if storm.takes_slots:
-        return f"it takes the slots: {window.used} of {slots.usable} are taken"
-    return f"{window.used} of {slots.usable} slots are taken"
+        return f"it takes the slots: {wording.taken(window.used, slots.usable)} are taken"
+    return f"{wording.taken(window.used, slots.usable)} slots are taken"
 
 
 def _strangers(storm: Storm, usual: Usual) -> int:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from batsignal.detect.signal import Subject
 from batsignal.names import printable
-from batsignal.spelling import clock_time, date, duration, latency
+from batsignal.spelling import clock_time, date, duration, latency, taken
 
 _T = TypeVar("_T")
 
@@ -23,6 +23,7 @@ __all__ = [
     "nearly_common",
     "rate",
     "sessions",
+    "taken",
 ]
 
 

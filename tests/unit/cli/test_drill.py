@@ -128,6 +128,40 @@ def test_slots_that_read_as_before_are_not_told_again() -> None:
     assert told(timeline, T0 + 6, "slots", used=12, usable=97, held=12)
 
 
+def test_slots_that_come_and_go_a_little_are_told_now_and_then_and_a_move_at_once() -> None:
+    timeline = DrillTimeline(draws=False)
+    told(timeline, T0, "calm", drill="saturation", story="growth", seconds=15.0, **AS_USUAL, slots=97, budget=97)
+    noise = [told(timeline, T0 + n, "slots", used=90 + n % 3, usable=97, held=90) for n in range(60)]
+    assert len([lines for lines in noise if lines]) <= 12
+    assert told(timeline, T0 + 60.1, "slots", used=97, usable=97, held=97)
+
+
+def test_reserved_slots_that_are_taken_are_told_apart() -> None:
+    timeline = DrillTimeline(draws=False)
+    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)
+    [line] = told(timeline, T0 + 1, "slots", used=98, usable=97, held=97)
+    assert line.endswith("slots  97/97  #################### +1 reserved")
+
+
+def test_refusals_in_the_same_words_are_told_again_when_there_are_twice_as_many() -> None:
+    timeline = calm_timeline()
+    lines = [told(timeline, T0 + n, "refused", count=n, text="FATAL:  too many clients") for n in range(1, 101)]
+    assert len([one for one in lines if one]) == 7
+
+
+def test_an_update_that_goes_to_and_fro_is_told_once_and_a_turn_of_severity_each_time() -> None:
+    timeline = calm_timeline()
+    facts = {"id": "a", "kind": "saturation", "summary": "slots", "evidence": [], "action": "", "deploy": None}
+    told(timeline, T0, "raised", **facts, severity="critical", subject={"limit": "server"})
+    seen = []
+    for n in range(10):
+        subject = {"limit": "server"} | ({"user": "app"} if n % 2 else {})
+        seen += told(timeline, T0 + n, "updated", **facts, severity="critical", subject=subject)
+    assert len(seen) == 1
+    for severity in ("warning", "critical", "warning"):
+        assert told(timeline, T0 + 20, "updated", **facts, severity=severity, subject={"limit": "server"})
+
+
 def test_slots_of_a_server_that_is_all_ours_are_told_without_seats() -> None:
     timeline = DrillTimeline(draws=False)
     told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)

@@ -136,6 +136,20 @@ def test_role_limit_is_named_as_what_the_clock_runs_down_to(boards: Any) -> None
     assert "until web's own limit is reached (role)" in read(boards.board(boards.server(signals=(signal,))), boards.now)
 
 
+def test_where_nobody_stands_out_that_is_said_in_so_many_words(boards: Any) -> None:
+    signal = boards.signal(kind="saturation", subject=Subject(limit="server"), deploy=None)
+    text = read(boards.board(boards.server(signals=(signal,))), boards.now)
+    assert "Who no single culprit, limit of the server's slots" in text
+
+
+def test_reserved_slots_that_are_taken_are_told_apart_from_the_usable_ones(boards: Any) -> None:
+    board = boards.board(boards.server(used=98), boards.server("db2", used=20))
+    text = read(board, boards.now)
+    assert "97 of 97 usable slots taken, and 1 reserved for superusers, 100 in all" in text
+    assert "97 of 97 (+1 reserved)" in text
+    assert "98" not in text
+
+
 def test_full_server_shows_no_slots_left_instead_of_a_clock(boards: Any) -> None:
     board = boards.board(boards.server(used=97, signals=(boards.signal(exhaustion_seconds=0.0),)))
     text = read(board, boards.now)

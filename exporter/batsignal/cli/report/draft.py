@@ -17,7 +17,7 @@ from batsignal.cli.report import questions
 from batsignal.cli.report.course import Course
 from batsignal.drills.daemon_api import without_login
 from batsignal.expose.page import wording
-from batsignal.spelling import duration, latency
+from batsignal.spelling import duration, latency, taken
 
 _HERE = Path(__file__).parent
 _MARKUP = re.compile(r"([\\`*<>\[\]|~#])")
@@ -78,15 +78,14 @@ def _known(subject: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(label, subject[key]) for key, label in wording.SUBJECT_KEYS if subject.get(key) is not None]
 
 
-def _culprit(subject: Mapping[str, Any]) -> str:
+def _culprit(subject: Mapping[str, Any]) -> str | None:
+    """Return whom it was about, by the best name there is; None where no single one was to blame."""
     if subject.get("application"):
         return wording.who(subject["application"], subject.get("version"))
-    if subject.get("limit") == "server":
-        return "nobody in particular"
     for key in ("endpoint", "pool", "limit", "user", "client"):
-        if subject.get(key):
+        if subject.get(key) and subject[key] != "server":
             return f"{key} {subject[key]}"
-    return "nobody is named"
+    return None
 
 
 def _moments(incident: Mapping[str, Any], deploys: Sequence[Mapping[str, Any]], until: float) -> Iterator[Moment]:
@@ -176,7 +175,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(instant=_instant, duration=duration, latency=latency, asked_for=asked_for)
+    environment.filters.update(instant=_instant, duration=duration, latency=latency, taken=taken, asked_for=asked_for)
     return environment
 
 

@@ -99,6 +99,7 @@ def _environment() -> Environment:
         clock=wording.clock,
         latency=spelling.latency,
         short=wording.short,
+        taken=spelling.taken,
     )
     environment.globals.update(
         style=Markup(_STYLE),  # noqa: S704  # our own file, and the CSP holds its hash

@@ -48,6 +48,11 @@ class Told:
     runbook: str | None
 
     @property
+    def is_named(self) -> bool:
+        """Whether anything that is known says who it is; a limit alone does not."""
+        return self.who is not None or any(label != "limit" for label, _ in self.subject)
+
+    @property
     def summary(self) -> str:
         return self.lead + self.pause + self.rest
 
@@ -150,7 +155,21 @@ def runbook_of(kind: str, runbooks: frozenset[str]) -> str | None:
 def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Return what is known of a subject beside application and version, as pairs of label and value."""
     known = [(label, getattr(subject, key)) for key, label in wording.SUBJECT_KEYS]
-    return tuple((label, str(value)) for label, value in known if value is not None)
+    return tuple(
+        (label, _limit(value) if label == "limit" else str(value)) for label, value in known if value is not None
+    )
+
+
+def _limit(limit: str) -> str:
+    """Spell a limit that is reached.
+
+    >>> _limit("server"), _limit("role:app"), _limit("role:?")
+    ("of the server's slots", 'of role app', 'of a role')
+    """
+    whose, _, name = limit.partition(":")
+    if not name:
+        return "of the server's slots"
+    return f"of a {whose}" if name == "?" else f"of {whose} {name}"
 
 
 def _until(limit: str | None) -> str:

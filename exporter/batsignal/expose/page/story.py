@@ -14,7 +14,7 @@ from batsignal.expose.page.lit import Lit, read_signal
 from batsignal.record.board import Board, PastIncident
 from batsignal.record.endpoint_tally import EndpointTally
 from batsignal.snapshot import Deploy
-from batsignal.spelling import count
+from batsignal.spelling import count, taken
 
 Mood = Literal["lit", "blind", "starting", "quiet"]
 
@@ -128,5 +128,8 @@ def _quiet_detail(servers: tuple[ServerCard, ...]) -> str:
     known = [(card.used, card.usable) for card in servers if card.used is not None and card.usable is not None]
     if not known:
         return f"{watched}, nobody holds too much."
-    used, usable = (sum(numbers) for numbers in zip(*known, strict=True))
-    return f"{watched}, {used} of {usable} slots taken, nobody holds too much."
+    usable = sum(most for _, most in known)
+    reserved = sum(max(used - most, 0) for used, most in known)
+    # One server's reserved slots are no other's.
+    slots = taken(sum(min(pair) for pair in known), usable) + (f" (+{reserved} reserved)" if reserved else "")
+    return f"{watched}, {slots} slots taken, nobody holds too much."

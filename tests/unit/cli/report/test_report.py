@@ -114,6 +114,14 @@ def test_what_the_recording_tells_stands_under_impact() -> None:
     assert "- Who held sessions at the peak: web@2.4.0 80, billing 10." in text
 
 
+def test_where_nobody_stands_out_that_is_said_in_so_many_words() -> None:
+    subject = dict.fromkeys(SIGNAL["subject"]) | {"limit": "server"}
+    signal = SIGNAL | {"kind": "saturation", "subject": subject}
+    text = draft(INCIDENT | {"signal": signal})
+    assert text.startswith("# Post-mortem (draft): slots running out on db1\n\n> Made by")
+    assert "| who | no single culprit was found |\n| limit | server |" in text
+
+
 def test_one_that_is_lit_still_says_so() -> None:
     text = draft(INCIDENT | {"open": True, "ended": None, "reason": None, "timeline": INCIDENT["timeline"][:1]})
     assert "> **The incident is still lit.**" in text
