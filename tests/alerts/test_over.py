@@ -47,6 +47,8 @@ CASES: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("reachability", "database_unreachable", {}, "There was no way into db1, for 1m09s. It is over."),
 )
 
+NEVER_ROLLED_BACK = {"saturation", "database_unreachable"}
+
 
 def series(name: str, values: str, **labels: str) -> dict[str, str]:
     spelled = ",".join(f'{key}="{value}"' for key, value in labels.items())
@@ -157,6 +159,19 @@ def test_an_alert_spells_a_duration_as_the_page_does(seconds: int, spelled: str,
     got = told(ALERTS / "leaks.rules.yml", "leak", [*lit("leak", WHO, "1x20", "0x20"), left], "50s", tmp_path)
     assert f"slots run out in {spelled}." in got
     assert duration(seconds) == spelled
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[1] not in NEVER_ROLLED_BACK], ids=lambda case: case[1])
+def test_the_version_to_go_back_to_is_named_where_it_is_known(
+    case: tuple[str, str, dict[str, str], str], tmp_path: Path
+) -> None:
+    file, kind, who, _ = case
+    labels = {"kind": kind, "server": "db1", "severity": "critical", **who}
+    inputs = [
+        series("batsignal_signal", "1x20", **labels, version="2.4.0", deploy="web@2.4.0"),
+        series("batsignal_signal_previous_info", "1x20", **labels, version="2.4.0", previous="2.3.9"),
+    ]
+    assert "oll back web@2.4.0 to 2.3.9." in told(ALERTS / f"{file}.rules.yml", kind, inputs, "50s", tmp_path)
 
 
 @pytest.mark.parametrize(

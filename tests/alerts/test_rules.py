@@ -74,6 +74,7 @@ METRICS = {
     "batsignal_signal_sessions",
     "batsignal_signal_since_timestamp_seconds",
     "batsignal_signal_healthy",
+    "batsignal_signal_previous_info",
     "batsignal_endpoint_up",
     "batsignal_endpoint_duration_seconds_sum",
     "batsignal_endpoint_duration_seconds_count",

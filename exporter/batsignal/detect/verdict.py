@@ -170,7 +170,11 @@ def _undo(finding: Finding, deploy: DeployRef | None) -> str:
     """Say what to undo first: the deploy, if one is known."""
     if deploy is None:
         return finding.undo
-    return f"Roll back {deploy.service}" + (f" to {deploy.previous}." if deploy.previous else ".")
+    return (
+        f"Roll back {deploy.service} to {deploy.previous}."
+        if deploy.previous
+        else f"Roll back {deploy.service}@{deploy.version}."
+    )
 
 
 def _do_not(finding: Finding, health: Health) -> str:

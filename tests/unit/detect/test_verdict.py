@@ -63,7 +63,7 @@ def test_newest_of_several_deploys_is_named(world: Any, start: float) -> None:
     deploys = [Deploy(service="web", version="2.4.0", at=start + at) for at in (-5000, 50, -300)]
     ((found,),) = judged(leaking(world), deploys)[-1:]
     assert found.deploy.at == start + 50
-    assert found.action.startswith("Roll back web.")
+    assert found.action.startswith("Roll back web@2.4.0.")
 
 
 @pytest.mark.parametrize(("service", "version"), [("billing", "2.4.0"), ("web", "2.3.9")])

@@ -48,6 +48,16 @@ def signal_families(server: ServerBoard) -> Iterator[Metric]:
         [((server.name, *_who(signal), _deploy(signal)), 1) for signal in lit],
     )
     yield gauge(
+        "batsignal_signal_previous_info",
+        "1 while a signal is lit that came after a deploy: the version to go back to. Absent when it is not known.",
+        (*labels, "previous"),
+        [
+            ((server.name, *_who(signal), signal.finding.deploy.previous), 1)
+            for signal in lit
+            if signal.finding.deploy is not None and signal.finding.deploy.previous
+        ],
+    )
+    yield gauge(
         "batsignal_signal_sessions",
         "Sessions a lit signal is about.",
         labels,
