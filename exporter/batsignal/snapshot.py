@@ -135,11 +135,15 @@ class Counters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollFailure:
-    """Why a look failed. `text` is one line for a person, without secrets; `sqlstate` is None when none was said."""
+    """Why a look failed. `text` is one line for a person, without secrets; `sqlstate` is None when none was said.
+
+    `by_pooler`: it was a pooler that stood in the way, or that said so; how the server behind it is, is not known.
+    """
 
     reason: FailureReason
     text: str
     sqlstate: str | None = None
+    by_pooler: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

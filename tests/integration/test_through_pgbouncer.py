@@ -128,10 +128,12 @@ def test_paused_pool_is_said_and_seen_again_when_it_goes_on(front: Pooler, sight
     assert sight.look().failure is None
     front.command("PAUSE")
     try:
-        met = said(sight.look())
+        paused = sight.look()
+        met, is_poolers = said(paused), paused.met is not None and paused.met.by_pooler
     finally:
         front.command("RESUME")
     assert met == ("timeout", "the pooler lent no session, or the server did not answer within 1 s")
+    assert is_poolers
     back(sight, until)
 
 
@@ -185,8 +187,10 @@ def test_login_that_pgbouncer_refuses_is_our_own_fault_and_no_dead_server(
                 assert "wrong" not in text
         right = front.dsn(password="right")
         with closing(psycopg2.connect(right)), closing(psycopg2.connect(right)), closing(sight_of(right)) as sight:
-            reason, text = said(sight.look())
-            assert (reason, "max_client_conn" in text) == ("unreachable", True)
+            refused = sight.look().met
+            assert refused is not None
+            assert (refused.reason, "max_client_conn" in refused.text) == ("unreachable", True)
+            assert refused.by_pooler
         with closing(sight_of(right)) as sight:
             back(sight, until)
     finally:

@@ -26,6 +26,14 @@ _ACTIONS: dict[FailureReason, str] = {
     "timeout": "The server or the network hangs: check the host, its disks and the way to it.",
     "unreachable": "Check the network, the name of the host and what else the dsn asks for.",
 }
+# A pooler answers in the server's place: of the server itself nothing is known, and it may be well.
+_POOLER_LENDS_NONE = (
+    "The pooler in the dsn lends no session: look in its console who holds its pool (SHOW POOLS). The server itself may"
+    " be well: look at it directly, and give dsn its own address."
+)
+_POOLER_REFUSES = (
+    "The pooler in the dsn answers in the server's place: look for its words in its log, then at the server behind it."
+)
 # A code comes from the server itself: the way to it is open.
 _REFUSED_BY_CODE = "The server answers, and refuses us in its own words: look for them in its log."
 
@@ -81,6 +89,10 @@ class ReachabilityDetector:
 
 
 def _action(failure: PollFailure) -> str:
+    if failure.by_pooler and failure.reason == "timeout":
+        return _POOLER_LENDS_NONE
+    if failure.by_pooler and failure.reason == "unreachable":
+        return _POOLER_REFUSES
     if failure.reason == "unreachable" and failure.sqlstate is not None:
         return _REFUSED_BY_CODE
     return _ACTIONS.get(failure.reason, "")

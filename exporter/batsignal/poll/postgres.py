@@ -210,6 +210,8 @@ class PostgresPoller:
             self._tell_of_pooler(entered.host)
             return None
         failure = explain(entered, self._resolver)
+        if failure.reason == "timeout" and self._told_of_pooler:
+            failure = replace(failure, by_pooler=True)  # it was one that let us in the last time
         if failure.reason == "unreachable":
             self._entrance.failed(is_address_at_fault=True)
         self._refused += failure.reason in {"slots_full", "role_limit", "database_limit"}
@@ -249,8 +251,11 @@ class PostgresPoller:
         """Say that the answer is late, and try another session beside this one once it has been late for too long."""
         now = self._monotonic()
         kept = self._kept
-        who = "the pooler lent no session, or the server" if kept and kept.host.is_pooled else "the server"
-        late = PollFailure(reason="timeout", text=f"{who} did not answer within {LOOK_SECONDS:g} s")
+        is_pooled = kept is not None and kept.host.is_pooled
+        who = "the pooler lent no session, or the server" if is_pooled else "the server"
+        late = PollFailure(
+            reason="timeout", text=f"{who} did not answer within {LOOK_SECONDS:g} s", by_pooler=is_pooled
+        )
         if kept is None:
             return late
         kept.stuck_since = now if kept.stuck_since is None else kept.stuck_since

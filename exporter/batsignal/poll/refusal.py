@@ -76,7 +76,8 @@ def _as_libpq_says(text: str) -> PollFailure:
     """Return what libpq met where a start alone is let in: a pooler greets before it has a session to lend."""
     said = text.partition("server closed the connection unexpectedly")[0].removeprefix("FATAL:").strip() or text
     reason, meaning = pooler_refusal(said) or ("unreachable", None)
-    return PollFailure(reason=reason, text=f"{meaning}: {said}" if meaning else text)
+    by_pooler = meaning is not None
+    return PollFailure(reason=reason, text=f"{meaning}: {said}" if by_pooler else text, by_pooler=by_pooler)
 
 
 def knock(parameters: Mapping[str, str], password: str | None, resolver: Resolver) -> PollFailure | None:

@@ -76,9 +76,11 @@ _BY_POOLER: tuple[tuple[str, FailureReason, str], ...] = (
 class RefusedError(Exception):
     """We were not let in; carries the value that says why, and never leaves the modules of `startup`."""
 
-    def __init__(self, reason: FailureReason, text: str, *, sqlstate: str | None = None) -> None:
+    def __init__(
+        self, reason: FailureReason, text: str, *, sqlstate: str | None = None, by_pooler: bool = False
+    ) -> None:
         super().__init__(text)
-        self.failure = PollFailure(reason=reason, text=text, sqlstate=sqlstate)
+        self.failure = PollFailure(reason=reason, text=text, sqlstate=sqlstate, by_pooler=by_pooler)
 
 
 def error_from_response(body: bytes, *, secret: str | None = None) -> RefusedError:
@@ -101,7 +103,8 @@ def error_from_response(body: bytes, *, secret: str | None = None) -> RefusedErr
         reason, meaning = _TOO_MANY_BY_ROUTINE.get(fields.get("R", ""), (reason, meaning))
     if sqlstate == "42501":
         meaning = _LACKING_BY_ROUTINE.get(fields.get("R", ""), meaning)
-    return RefusedError(reason, f"{meaning} ({sqlstate}): {message}", sqlstate=sqlstate)
+    text = f"{meaning} ({sqlstate}): {message}"
+    return RefusedError(reason, text, sqlstate=sqlstate, by_pooler=by_pooler is not None)
 
 
 def pooler_refusal(message: str) -> tuple[FailureReason, str] | None:

@@ -144,7 +144,8 @@ def read_failure(line: Fields, key: str = "failure") -> PollFailure | None:
         return None
     reason, said = label(failure, "reason"), label(failure, "text")
     if reason in FAILURE_REASONS:
-        return PollFailure(reason=reason, sqlstate=text(failure, "sqlstate"), text=said or reason)
+        by_pooler = truth(failure, "by_pooler") or False
+        return PollFailure(reason=reason, sqlstate=text(failure, "sqlstate"), text=said or reason, by_pooler=by_pooler)
     # Somebody else's word for why nothing was seen. That nothing was seen is certain, and the word is kept.
     words = ": ".join(word for word in (reason, said) if word) or "the look failed, the recording does not say why"
     return PollFailure(reason="unreachable", sqlstate=text(failure, "sqlstate"), text=words)
@@ -223,7 +224,8 @@ def tick_line(snapshot: Snapshot) -> Fields:
 def _failure_fields(failure: PollFailure | None) -> Fields | None:
     if failure is None:
         return None
-    return {"reason": failure.reason, "sqlstate": failure.sqlstate, "text": failure.text}
+    fields: Fields = {"reason": failure.reason, "sqlstate": failure.sqlstate, "text": failure.text}
+    return {**fields, "by_pooler": True} if failure.by_pooler else fields
 
 
 # -- what a tick brings beside the sessions ----------------------------------------------------------------------------

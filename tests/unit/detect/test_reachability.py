@@ -54,6 +54,20 @@ def test_three_seconds_without_an_answer_warn(server: Server) -> None:
     assert "reason: refused (SQLSTATE 57P03)" in found.evidence
 
 
+@pytest.mark.parametrize(
+    ("reason", "does"),
+    [("timeout", "The pooler in the dsn lends no session: "), ("unreachable", "The pooler in the dsn answers in the")],
+)
+def test_a_pooler_in_the_way_is_said_and_the_server_is_not_called_hung(reason: Any, does: str) -> None:
+    detector = ReachabilityDetector(Thresholds())
+    failure = PollFailure(reason=reason, text="it said so", by_pooler=True)
+    found: list[Any] = []
+    for n in range(10):
+        found = list(detector.look(Snapshot(server="db1", t=T + n, failure=failure)))
+    assert found[0].action.startswith(does)
+    assert "hangs" not in found[0].action
+
+
 def test_45_seconds_without_an_answer_are_critical(server: Server) -> None:
     (found,) = server.fail(times=44)
     assert found.severity == "warning"

@@ -193,7 +193,7 @@ def test_a_failed_look_is_no_empty_server(tmp_path: Path) -> None:
 
 
 def test_sessions_that_were_seen_another_way_are_sessions_and_why_it_was_taken_is_kept(tmp_path: Path) -> None:
-    refusal = PollFailure(reason="slots_full", text="no slot is left", sqlstate="53300")
+    refusal = PollFailure(reason="slots_full", text="no slot is left", sqlstate="53300", by_pooler=True)
     titled = session(2, state=None, state_change=None)
     given = [look(0, session(1)), look(1, session(1), titled, refusal=refusal, view="process_titles", own_sessions=0)]
     ticks = round_trip(tmp_path / "a.jsonl", given)
