@@ -14,6 +14,7 @@ INSTANT_MOST = 1e11
 NUMBER_MOST = 2**63
 SHOWN_CHARACTERS = 40
 LABEL_CHARACTERS_MOST = 200
+_OBJECT = {dict}
 
 Fields = dict[str, Any]
 
@@ -93,7 +94,7 @@ def objects(source: Fields, key: str) -> list[Fields]:
     value = source.get(key)
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    if not isinstance(value, list) or not _OBJECT.issuperset(map(type, value)):
         raise expected(key, "a list of objects", value)
     return value
 

@@ -109,33 +109,34 @@ class _Ticks:
         """Bring the sessions up to date; of a key line, a row equal to the one before stays the very object."""
         if line.get("sessions") is None:
             raise Fault("sessions: expected a list, got none")
-        rows = _one_a_pid([self._rows.session(row) for row in objects(line, "sessions")])
+        rows = _by_pid([self._rows.session(row) for row in objects(line, "sessions")])
         before = self._known
         is_key = truth(line, "key")
         if is_key:
             known = before or {}
-            now = {row.pid: known[row.pid] if known.get(row.pid) == row else row for row in rows}
+            now = {pid: known[pid] if known.get(pid) == row else row for pid, row in rows.items()}
         elif before is None:
             raise Fault("expected the first look to list every session (key: true)")
         else:
             now = dict(before)
             for pid in pids(line, "gone"):
                 now.pop(pid, None)
-            now.update((row.pid, row) for row in rows)
+            now |= rows
         if before is None or is_key or now.keys() != before.keys():
             now = dict(sorted(now.items()))  # by pid, as the poller does: whatever order the rows were written in
         self._known = now
         self._sessions = tuple(now.values())
 
 
-def _one_a_pid(rows: list[Session]) -> list[Session]:
+def _by_pid(rows: list[Session]) -> dict[int, Session]:
     """Return the rows, of a pid that was reused while they were read the younger; raises Fault for a session twice."""
-    if len({row.pid for row in rows}) == len(rows):
-        return rows
+    by_pid = {row.pid: row for row in rows}
+    if len(by_pid) == len(rows):
+        return by_pid
     for key, times in Counter(row.key for row in rows).items():
         if times > 1:
             raise Fault(f"sessions: expected each session once, got the one of pid {key[0]} {times} times")
-    return list({row.pid: row for row in sorted(rows, key=lambda row: row.backend_start or 0.0)}.values())
+    return {row.pid: row for row in sorted(rows, key=lambda row: row.backend_start or 0.0)}
 
 
 # -- lines and bytes ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Rows are nearly all of a recording, so reading one is the one place here that is
 be of the right types once is not asked again column by column. It must refuse the same rows as if it were.
 """
 
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -24,10 +24,9 @@ from batsignal.record.recording_format import ROW_INSTANTS, ROW_TEXTS
 from batsignal.snapshot import CLIENT_BACKEND, Session
 
 _COLUMNS = tuple(one.name for one in fields(Session))
-_DEFAULTS: Fields = {one.name: None if one.default is MISSING else one.default for one in fields(Session)}
+# Of a column that every row has, the default is of a type that none of its values has: MISSING.
+_DEFAULTS: Fields = {one.name: one.default for one in fields(Session)}
 _values_of_row = itemgetter(*_COLUMNS)
-_PID, _BLOCKED_BY = _COLUMNS.index("pid"), _COLUMNS.index("blocked_by")
-_instants_of_row = itemgetter(*ROW_INSTANTS)
 _QUICK_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(ROW_TEXTS, (str, type(None))),
     **dict.fromkeys(ROW_INSTANTS, (float, type(None))),
@@ -78,9 +77,10 @@ class _Unfrozen:
             self.code,
         ) = values
 
-    def frozen(self) -> Session:
-        self.__class__ = Session  # type: ignore[assignment]
-        return self  # type: ignore[return-value]
+
+def _frozen(row: _Unfrozen) -> Session:
+    row.__class__ = Session  # type: ignore[assignment]
+    return row  # type: ignore[return-value]
 
 
 class RowReader:
@@ -95,25 +95,22 @@ class RowReader:
         query = row.get("query")
         if type(query) is str and "/*" in query:
             row = _untagged(row, query)
-        whole_row = {**_DEFAULTS, **row}
-        values = _values_of_row(whole_row)
+        values = _values_of_row({**_DEFAULTS, **row})
         types = tuple(map(type, values))
         if types not in self._right and not self._is_right(types):
             return _read_with_care(row)
-        start, xact, query, change = _instants_of_row(whole_row)
+        made = _Unfrozen(values)
         if not (
-            INSTANT_LEAST < (start or 0.0) < INSTANT_MOST
-            and INSTANT_LEAST < (xact or 0.0) < INSTANT_MOST
-            and INSTANT_LEAST < (query or 0.0) < INSTANT_MOST
-            and INSTANT_LEAST < (change or 0.0) < INSTANT_MOST
-            and 0 <= values[_PID] < _NUMBER_OF_A_PROCESS_MOST
-            and "backend_start" in row
-            and "state" in row
+            INSTANT_LEAST < (made.backend_start or 0.0) < INSTANT_MOST
+            and INSTANT_LEAST < (made.xact_start or 0.0) < INSTANT_MOST
+            and INSTANT_LEAST < (made.query_start or 0.0) < INSTANT_MOST
+            and INSTANT_LEAST < (made.state_change or 0.0) < INSTANT_MOST
+            and 0 <= made.pid < _NUMBER_OF_A_PROCESS_MOST
         ):
             return _read_with_care(row)
-        if types[_BLOCKED_BY] is list:
-            values = (*values[:_BLOCKED_BY], pids(row, "blocked_by"), *values[_BLOCKED_BY + 1 :])
-        return _Unfrozen(values).frozen()
+        if type(made.blocked_by) is list:
+            made.blocked_by = pids(row, "blocked_by")
+        return _frozen(made)
 
     def _is_right(self, types: tuple[type, ...]) -> bool:
         if not all(one in _QUICK_TYPES[name] for name, one in zip(_COLUMNS, types, strict=True)):
