@@ -74,9 +74,7 @@ class VersionWatch:
                 if len(services) >= SERVICES_MOST:
                     continue
                 service = services[name] = _Service()
-            known_others = any(other != version for other in service.last_seen)
-            is_new = service.is_new(version, snapshot.t) and known_others and not _is_no_version(service, snapshot.t)
-            if is_new and before is not None:
+            if before is not None and service.is_new(version, snapshot.t) and _has_others(service, version, snapshot.t):
                 # A pooler's sessions are older than the version that borrows them now: it was not there a look ago.
                 at = min(max(oldest, before), snapshot.t)
                 found.append(Deploy(service=name, version=version, at=at, previous=_previous(service, version)))
@@ -92,10 +90,10 @@ class VersionWatch:
         return max(seen, key=seen.__getitem__, default=None)
 
 
-def _is_no_version(service: _Service, t: float) -> bool:
-    """Whether what stands where versions do is something else, a host's or a job's name: too many of them run."""
+def _has_others(service: _Service, version: str, t: float) -> bool:
+    """Whether other versions are known; so many that run are none, but names of hosts or jobs where versions stand."""
     running = sum(t - seen <= VERSION_GONE_SECONDS for seen in service.last_seen.values())
-    return running >= VERSIONS_AT_ONCE_MOST
+    return any(other != version for other in service.last_seen) and running < VERSIONS_AT_ONCE_MOST
 
 
 def _versions(pattern: ApplicationPattern, census: Census, t: float) -> dict[tuple[str, str], tuple[int, float]]:

@@ -86,8 +86,8 @@ class Growth:
 def _least_of(floors: Sequence[Floor], together: int) -> list[Floor]:
     """Return the least of each so many floors; of the newest ones always as many."""
     begin = len(floors) % together
-    stretches = [floors[at : at + together] for at in range(begin, len(floors), together)]
-    return [(one[0][0], min(used for _, used in one)) for one in stretches]
+    used = [count for _, count in floors]
+    return [(floors[at][0], min(used[at : at + together])) for at in range(begin, len(floors), together)]
 
 
 def _is_growth(floors: Sequence[Floor]) -> bool:

@@ -79,8 +79,8 @@ class _Lent:
         if rested_at is None:
             return None
         self.was_used = True
-        used_at = max(session.query_start or rested_at, rested_at)
-        if used_at > rested_at:
+        used_at = session.query_start
+        if used_at is not None and used_at > rested_at:
             self.rested_seconds = used_at - rested_at
         return rested_at
 
@@ -128,6 +128,8 @@ class _Pool:
 
     order: _Order
     lent: dict[SessionKey, _Lent] = field(default_factory=dict)
+    changes: int = 0
+    """The origin's, as of `lent`."""
     largest: int = 0
     grew_at: float = -math.inf
     looked_at: float = -math.inf
@@ -141,9 +143,10 @@ class _Pool:
 
     def look(self, origin: Origin, t: float) -> None:
         """Take in what was lent since the look before."""
-        if self.lent.keys() != origin.tracks.keys():
+        if self.changes != origin.changes:
             self._keep_up(origin)
-        oldest, newest, is_newest, worked_until = math.inf, -math.inf, True, -math.inf
+        rested: list[float] = []  # since when those had rested that were lent
+        is_newest, worked_until = True, -math.inf
         for lent in self.lent.values():
             session = lent.track.session
             lent.is_changed = lent.session is not session
@@ -151,13 +154,14 @@ class _Pool:
                 had_to_wait = lent.older_was_lent
                 rested_at = self._note(lent, session, t)
                 if rested_at is not None:
-                    oldest, newest = min(oldest, rested_at), max(newest, rested_at)
+                    rested.append(rested_at)
                     is_newest = is_newest and not had_to_wait
             if lent.resting_since is not None and lent.resting_since > worked_until:
                 worked_until = lent.resting_since
         self.looked_at, self.worked_until = t, worked_until
         grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
-        if newest > -math.inf or grew:
+        if rested or grew:
+            oldest, newest = min(rested, default=math.inf), max(rested, default=-math.inf)
             self._pass_over(oldest, newest, grew=grew, is_newest=is_newest)
         if t >= self.round_due and t - origin.filling_since > FILL_SECONDS:
             self.round_due = t + ROUND_SECONDS
@@ -166,7 +170,7 @@ class _Pool:
     def _note(self, lent: _Lent, session: Session, t: float) -> float | None:
         """Take in what changed of a session; return since when it had rested, if it was used."""
         was_idle = lent.session is not None and lent.session.state == "idle"
-        seemed_held = was_idle and self.is_passed_over(lent, self.worked_until)
+        seemed_held = was_idle and lent.newer_was_used and self.is_passed_over(lent, self.worked_until)
         rested_at = lent.note(session)
         if rested_at is not None:
             if was_idle and self.looked_at - rested_at >= FREE_SECONDS:
@@ -188,6 +192,7 @@ class _Pool:
 
     def _keep_up(self, origin: Origin) -> None:
         """Follow the sessions that came, and forget those that left."""
+        self.changes = origin.changes
         self.lent = {key: self.lent.get(key) or _Lent(track) for key, track in origin.tracks.items()}
 
     def _pass_over(self, oldest: float, newest: float, *, grew: bool, is_newest: bool) -> None:
@@ -285,13 +290,13 @@ class Lendings:
         pools: dict[str, dict[int, tuple[Origin, _Pool]]] = {service: {} for service in services}
         if pools:
             for origin in window.origins.values():
-                key = origin.key
-                mine = pools.get(key.service if key.service is not None else key.user or "")
+                key, service = origin.key, origin.group.key[1]
+                mine = pools.get(service)
                 if mine is None or not origin.tracks or (key.database, key.user) in pooled:
                     continue
-                known = self._pools.get(key.group[1], {}).get(id(origin))
+                known = self._pools.get(service, {}).get(id(origin))
                 if known is None:
-                    known = (origin, _Pool(self._orders.setdefault(key.group[1], _Order())))
+                    known = (origin, _Pool(self._orders.setdefault(service, _Order())))
                 mine[id(origin)] = known
                 known[1].look(origin, window.t)
         self._pools = pools

@@ -44,7 +44,8 @@ class SortedOut:
     `filling` look lost and are part of the origin's first fill; what was filled and is used is in none of the others.
     `lent` are idle, were lent for long before, and passed over by a newer one.
 
-    It holds until `due`, in Unix seconds, as long as no session comes, goes or changes its row.
+    It holds until `due`, in Unix seconds, as long as no session comes, goes or changes its row; until `told_due` as far
+    as time alone tells one from the other, and not what the pool lends.
     """
 
     lost: tuple[Track, ...]
@@ -52,6 +53,9 @@ class SortedOut:
     reused: tuple[Track, ...]
     lent: tuple[Track, ...]
     due: float
+    told_due: float
+    rested_since: float
+    """None of those that may turn out to be `lent` has rested since before that."""
 
 
 def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
@@ -60,7 +64,8 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     filling: list[Track] = []
     reused: list[Track] = []
     lent: list[Track] = []
-    due = math.inf
+    lent_due = told_due = math.inf
+    rested_since = t
     passed_seconds = longest_passed_seconds(origin.tracks.values())
     fill_until = origin.filling_since + limits.leak_fill_seconds
     fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
@@ -72,16 +77,38 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
             (filling if is_part and not is_stuck(track) else lost).append(track)
             continue
         old_at = track.opened_at + limits.leak_idle_seconds
-        due = min(due, told_at, old_at if t < old_at else math.inf)
+        told_due = min(told_due, told_at, old_at if t < old_at else math.inf)
         if track.resting_since is not None and (track.is_in_use or _is_used_again(track, t, limits)):
-            due = min(due, t + LENT_DUE_SECONDS)
+            lent_due = t + LENT_DUE_SECONDS
+            rested_since = min(rested_since, track.resting_since)
             if not is_stuck(track) and _is_passed_over(track, t, passed_seconds, limits):
                 track.lost_at = track.resting_since
                 lent.append(track)
                 continue
         if not is_part and _is_used_again(track, t, limits):
             reused.append(track)
-    return SortedOut(tuple(lost), tuple(filling), tuple(reused), tuple(lent), due)
+    parts = (tuple(lost), tuple(filling), tuple(reused), tuple(lent))
+    return SortedOut(*parts, min(lent_due, told_due), told_due, rested_since)
+
+
+def due_again(found: SortedOut, origin: Origin, t: float, limits: Thresholds) -> float:
+    """Return until when what was sorted out goes on to hold at its `due`; `t` when it is to be sorted out again.
+
+    It holds while none can have been passed over: a pool that opens no session, or has used all it has of late, is told
+    without a look at each of them.
+    """
+    if found.lent or t >= found.told_due:
+        return t
+    was_passed_over = origin.newest_lent >= found.rested_since + PASSED_OVER_SECONDS
+    if was_passed_over and t - found.rested_since >= LENT_REST_FACTOR * limits.leak_idle_seconds:
+        return t
+    rests = (track.resting_since is not None and _is_in_turn(track) for track in origin.tracks.values())
+    return min(t + LENT_DUE_SECONDS, found.told_due) if any(rests) else t
+
+
+def _is_in_turn(track: Track) -> bool:
+    """Whether it was lent before, and was not left in the middle of its work when it was looked at last."""
+    return track.is_in_use and track.lost_at == math.inf
 
 
 def _is_passed_over(track: Track, t: float, passed_seconds: float, limits: Thresholds) -> bool:

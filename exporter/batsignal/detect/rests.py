@@ -15,6 +15,8 @@ def resting_since(session: Session) -> float | None:
     pool: taken, and nothing done with it. Of a COPY that waits for its client one row does not tell (`rest_of`).
     """
     state = session.state
+    if state == "idle":  # nearly every row of every look
+        return session.state_change
     if state is None:
         return None
     if state.startswith("idle"):
@@ -50,6 +52,6 @@ def rest_before_use(rested_at: float | None, now: Session, t: float) -> float:
         # The client of a COPY has sent more of it.
         return t - rested_at if is_copy_text(now.query) and now.wait_event != "ClientRead" else 0.0
     used_at = now.state_change
-    if now.query_start is not None and now.query_start > rested_at:
-        used_at = min(used_at, now.query_start)
+    if now.query_start is not None and rested_at < now.query_start < used_at:
+        used_at = now.query_start
     return used_at - rested_at

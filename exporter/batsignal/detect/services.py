@@ -5,9 +5,10 @@ comes with its statement, uses each of its sessions once, and is gone for long a
 is no batch, however new it is. It judges nothing else.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from batsignal.detect.tracks import Origin
+from batsignal.detect.tracks import Group
 from batsignal.detect.window import Window
 
 # So long seen without a break. A service without a pool is seen now and then: between two requests it has no session.
@@ -18,7 +19,7 @@ ABSENT_SECONDS = 180.0
 REUSED_LOOKS = 5
 PROBED_MOST = 1000
 
-Group = tuple[str, ...]
+GroupKey = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -28,15 +29,12 @@ class _Service:
     reused_at: list[float] = field(default_factory=list)
     """The first looks at which a session had been used again."""
 
-    def may_note(self, t: float) -> bool:
-        return len(self.reused_at) < REUSED_LOOKS and (not self.reused_at or self.reused_at[-1] < t)
-
 
 class Services:
     """Every group of sessions that was seen of late. Bounded by those that the window knows."""
 
     def __init__(self) -> None:
-        self._known: dict[Group, _Service] = {}
+        self._known: dict[GroupKey, _Service] = {}
         self._probed: set[str] = set()
         """Services that have a health endpoint."""
         self._t: float | None = None
@@ -53,24 +51,20 @@ class Services:
             if len(self._probed) < PROBED_MOST:
                 self._probed.add(probe.service)
         patience = ABSENT_SECONDS + (window.looked_seconds or 0.0)
-        come: set[Group] = set()
-        for origin in window.origins.values():
-            if not origin.tracks:
+        for group in window.groups.values():
+            if not group.sessions:
                 continue
-            group = origin.key.group
-            service = known.get(group)
+            service = known.get(group.key)
             if service is None or t - service.last > patience:
-                service = known[group] = _Service(t, t)
-                come.add(group)
+                known[group.key] = _Service(min(t, *_openings(group)), t)
+                continue
             service.last = t
-            if group in come:  # its first look, of all its origins
-                service.since = min(service.since, *(track.opened_at for track in origin.tracks.values()))
-            elif before is not None and service.may_note(t) and _is_reused(origin, before):
+            if before is not None and len(service.reused_at) < REUSED_LOOKS and _is_reused(group, before):
                 service.reused_at.append(t)
         if len(known) > 2 * len(window.origins) + 64:
             self._known = {group: one for group, one in known.items() if t - one.last <= 2 * patience}
 
-    def were_at_work(self, group: Group, since: float) -> bool:
+    def were_at_work(self, group: GroupKey, since: float) -> bool:
         """Whether a group was at work before that instant, in Unix seconds."""
         service = self._known.get(group)
         if service is None:
@@ -82,9 +76,14 @@ class Services:
         return len(service.reused_at) == REUSED_LOOKS and service.reused_at[-1] <= since
 
 
-def _is_reused(origin: Origin, before: float) -> bool:
+def _openings(group: Group) -> Iterable[float]:
+    return (track.opened_at for origin in group.origins.values() for track in origin.tracks.values())
+
+
+def _is_reused(group: Group, before: float) -> bool:
     """Whether a session that rests, and was there at the look before, has been used since then."""
     return any(
         track.opened_at < before and track.session.state == "idle" and (track.session.state_change or 0.0) > before
+        for origin in group.origins.values()
         for track in origin.tracks.values()
     )

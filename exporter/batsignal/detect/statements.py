@@ -208,8 +208,13 @@ class Statements:
             return
         name = session.query or session.query_id
         if name is not None:
-            first, last = self._quick.get(name, (end, end))
-            self._quick[name] = (min(first, end), max(last, end))
+            known = self._quick.get(name)
+            if known is None:
+                self._quick[name] = (end, end)
+            elif end > known[1]:
+                self._quick[name] = (known[0], end)
+            elif end < known[0]:
+                self._quick[name] = (end, known[1])
 
     def _bound(self) -> None:
         """Forget what was seen longest ago."""

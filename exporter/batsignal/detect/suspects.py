@@ -23,10 +23,11 @@ class _Line:
 
     changes: int
     sorted_out: SortedOut
+    due: float
     is_stale: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Suspects:
     """The sessions of one group that look lost, as one after the other was, and those that were used again."""
 
@@ -57,8 +58,7 @@ class Lineup:
         lines = self._lines
         for track in window.changed:
             # One that was lent before looks lost only in the middle of its work.
-            is_stuck = track.resting_since is not None and track.session.state != "idle"
-            if track.is_in_use and track.lost_at == math.inf and not is_stuck:
+            if track.is_in_use and track.lost_at == math.inf and not losses.is_stuck(track):
                 continue
             line = lines.get(track.origin)
             if line is not None:
@@ -73,9 +73,13 @@ class Lineup:
     def suspects(self, group: Group, t: float) -> Suspects:
         """Return a group's suspects; the same object while nothing about them changed."""
         known = self._suspects.get(group)
-        if known is not None and known.changes == group.changes and t < known.due:
-            return known
-        parts = [self._sort_out(origin, t) for origin in group.origins.values() if origin.tracks]
+        if known is not None and known.changes == group.changes:
+            if t >= known.due and not known.lent:
+                known.due = self._due_again(group, t)
+            if t < known.due:
+                return known
+        lines = [self._line(origin, t) for origin in group.origins.values() if origin.tracks]
+        parts = [line.sorted_out for line in lines]
         lost = sorted((track for one in parts for track in one.lost), key=losses.lost_at)
         lent = [track for one in parts for track in one.lent]
         found = Suspects(
@@ -83,14 +87,24 @@ class Lineup:
             lent=sorted([*lost, *lent], key=losses.lost_at) if lent else lost,
             filling=[track for one in parts for track in one.filling],
             reused=[track for one in parts for track in one.reused],
-            due=min((one.due for one in parts), default=t),
+            due=min((line.due for line in lines), default=t),
             changes=group.changes,
         )
         self._suspects[group] = found
         return found
 
-    def _sort_out(self, origin: Origin, t: float) -> SortedOut:
+    def _line(self, origin: Origin, t: float) -> _Line:
         line = self._lines.get(origin)
-        if line is None or line.is_stale or line.changes != origin.changes or t >= line.sorted_out.due:
-            line = self._lines[origin] = _Line(origin.changes, losses.sort_out(origin, t, self._limits))
-        return line.sorted_out
+        if line is None or line.is_stale or line.changes != origin.changes or t >= line.due:
+            found = losses.sort_out(origin, t, self._limits)
+            line = self._lines[origin] = _Line(origin.changes, found, found.due)
+        return line
+
+    def _due_again(self, group: Group, t: float) -> float:
+        """Return until when a group's suspects go on to hold, of which none was lost; `t` where that is not known."""
+        for origin in group.origins.values():
+            if origin.tracks:
+                line = self._lines[origin]
+                if t >= line.due:
+                    line.due = losses.due_again(line.sorted_out, origin, t, self._limits)
+        return min((self._lines[origin].due for origin in group.origins.values() if origin.tracks), default=t)

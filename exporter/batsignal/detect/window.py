@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from batsignal.detect.rests import rest_before_use, rest_of
 from batsignal.detect.tracks import IDLE_BESIDE_SECONDS, Closing, Group, Origin, OriginKey, Track
 from batsignal.names import Application, ApplicationPattern
-from batsignal.snapshot import CLIENT_BACKEND, Session, Snapshot
+from batsignal.snapshot import CLIENT_BACKEND, Session, SessionKey, Snapshot
 
 # Memory is bounded by these, whatever names come by; an origin without sessions is forgotten after the time.
 ORIGINS_MOST = 20_000
@@ -60,9 +60,7 @@ class Window:
         """`takes_titles`: a look by the titles of processes counts as one, for what is judged by numbers alone."""
         self._pattern = pattern
         self._takes_titles = takes_titles
-        self._tracks: dict[tuple[int, float | None], Track] = {}
-        self._shown: dict[int, Track] = {}
-        """Tracks by the identity of their last row: one that did not change is the same object, and is passed over."""
+        self._tracks: dict[SessionKey, Track] = {}
         self.groups: dict[tuple[str, ...], Group] = {}
         self.origins: dict[OriginKey, Origin] = {}
         self.opened: list[Track] = []
@@ -116,42 +114,35 @@ class Window:
 
     def _take_in(self, rows: Sequence[Session]) -> list[Track]:
         """Take in the rows of a look and return the sessions that are new where they say to come from."""
-        shown = self._shown
-        # `key` and `is_client` are spelled out: each would be a call for every row that changed, at every look.
-        fresh = {
-            (row.pid, row.backend_start): row
-            for row in rows
-            if id(row) not in shown and row.backend_type == CLIENT_BACKEND
-        }
-        # In C, for thousands of rows that did not change.
-        gone = [shown.pop(row) for row in shown.keys() - set(map(id, rows))]
-        self.left = [one for one in gone if (one.session.pid, one.session.backend_start) not in fresh]
-        for track in self.left:
-            del self._tracks[track.session.key]
-            self._close(track)
-        joined, self.opened, self.changed = [], [], []
-        # What moved comes before what was opened: who came back was not passed over by what is new at the same look.
-        tracks = self._tracks
-        come = []
-        for key, row in fresh.items():
+        come: dict[SessionKey, Session] = {}
+        moved: dict[Track, Session] = {}
+        tracks, same = self._tracks, 0
+        for row in rows:
+            key = (row.pid, row.backend_start)  # as `row.key`, without a call for every row of every look
             known = tracks.get(key)
-            if known is None:
-                come.append(row)
-                continue
-            shown.pop(id(known.session), None)  # a malformed look shows one session twice
-            self.changed.append(known)
-            if self._change(known, row):
-                joined.append(known)
-            shown[id(row)] = known
-        for row in come:
-            shown[id(row)] = known = self._open(row)
-            self.opened.append(known)
-            joined.append(known)
-        return joined
+            if known is not None and known.session is row:  # so is one that did not change
+                same += 1
+            elif row.backend_type == CLIENT_BACKEND:
+                if known is None:
+                    come[key] = row
+                else:
+                    moved[known] = row
+        self.left = self._gone(rows) if same + len(moved) != len(tracks) else []
+        for track in self.left:
+            del tracks[track.session.key]
+            self._close(track)
+        # What moved comes before what was opened: who came back was not passed over by what is new at the same look.
+        self.changed = list(moved)
+        joined = [track for track, row in moved.items() if self._change(track, row)]
+        self.opened = [self._open(row) for row in come.values()]
+        return joined + self.opened
+
+    def _gone(self, rows: Iterable[Session]) -> list[Track]:
+        here = {row.key for row in rows if row.is_client}
+        return [track for key, track in self._tracks.items() if key not in here]
 
     def _empty(self) -> None:
         self._tracks.clear()
-        self._shown.clear()
         self.groups.clear()
         self.origins.clear()
         self.pings.clear()
@@ -234,8 +225,9 @@ class Window:
         track.resting_since = rest_of(track, session, self.t)
         track.session = session
         if session.state_change != before.state_change:
-            track.origin.group.uses += 1
-            track.at_use = track.origin.group.uses
+            group = track.origin.group
+            group.uses += 1
+            track.at_use = group.uses
         if _is_same_place(before, session):
             return False
         key = self._origin_key(session)

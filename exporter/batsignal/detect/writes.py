@@ -6,6 +6,7 @@ bounded by the sessions there are. It does not judge for how long a transaction 
 """
 
 import re
+from itertools import chain
 
 from batsignal.detect.parking import Parking, is_of_a_service_at_work
 from batsignal.detect.tracks import Track
@@ -61,8 +62,8 @@ class Writes:
                 self._parking.note(track, window)
         for track in window.left:
             self._wrote.pop(track.session.key, None)
-        for tracks in (window.opened, window.changed):
-            for track in tracks:
+        for track in chain(window.opened, window.changed):
+            if track.session.xact_start is not None or self._wrote:
                 self._note(track.session)
 
     def _note(self, session: Session) -> None:
