@@ -59,6 +59,8 @@ def _incident(wanted: str, url: str) -> Mapping[str, Any]:
         raise ConfigError(f"{wanted}: expected the id of one incident, it is how {len(meant)} begin")
     # One that is older than those searched may still be kept, under its whole id.
     old = len(recent) == SEARCHED_MOST and wanted.isalnum() and wanted.isascii()
+    if not recent:
+        raise ConfigError("no incident is kept yet: expected one to report on")
     if not meant and not old:
         raise ConfigError(
             f"{printable(wanted)!r}: expected the id of an incident that is kept, or {LAST}; {_listed(recent)}"
@@ -68,8 +70,6 @@ def _incident(wanted: str, url: str) -> Mapping[str, Any]:
 
 
 def _listed(recent: list[Mapping[str, Any]]) -> str:
-    if not recent:
-        return "none is kept yet"
     now = time.time()
     lines = []
     for one in recent[:RECENT_MOST]:

@@ -197,6 +197,14 @@ def test_one_that_nobody_knows_is_an_error_that_lists_the_last(daemon: Any, want
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("wanted", ["last", "abc1"])
+def test_where_none_is_kept_yet_that_is_said(daemon: Any, wanted: str) -> None:
+    url, answers = daemon
+    answers["/api/v1/incidents"] = {"time": 1.0, "incidents": []}
+    with pytest.raises(ConfigError, match="^no incident is kept yet"):
+        report(wanted, output=None, force=False, url=url)
+
+
 def test_the_beginning_of_two_is_none(daemon: Any) -> None:
     with pytest.raises(ConfigError, match="ab: expected the id of one incident, it is how 2 begin"):
         report("ab", output=None, force=False, url=daemon[0])
