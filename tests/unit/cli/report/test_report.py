@@ -201,7 +201,7 @@ def test_one_that_nobody_knows_is_an_error_that_lists_the_last(daemon: Any, want
 def test_where_none_is_kept_yet_that_is_said(daemon: Any, wanted: str) -> None:
     url, answers = daemon
     answers["/api/v1/incidents"] = {"time": 1.0, "incidents": []}
-    with pytest.raises(ConfigError, match="^no incident is kept yet"):
+    with pytest.raises(ConfigError, match=r"^no incident is kept yet"):
         report(wanted, output=None, force=False, url=url)
 
 
