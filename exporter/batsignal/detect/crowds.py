@@ -5,6 +5,7 @@ pooler all of them in the same sessions. That is one incident, and is counted as
 facts of such a crowd; what is too much of it is `pileups`' judgement. It has no clock and remembers nothing.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,15 @@ class Crowd:
     def ended_since(self, since: float) -> int:
         """Return how many began since an instant, became long, and are over."""
         return sum(one.ended_since(since) for one in self.members)
+
+    def ended_before(self, instant: float) -> int:
+        """Return how many began before an instant, became long, and are over."""
+        return self.ended_since(-math.inf) - self.ended_since(instant)
+
+    def quick_since(self, since: float) -> int:
+        """Return how many began since an instant and were seen to be over quickly, of the ids that run for long."""
+        ids = {one.session.query_id for one in self.long}
+        return sum(one.quick_since(since, ids) for one in self.members)
 
     @property
     def statement_id(self) -> str | None:

@@ -44,6 +44,10 @@ BATCH_SESSIONS = 12
 BATCH_SECONDS = 60.0
 HEADROOM_RATIO = 0.8
 HEADROOM_SLACK_RATIO = 0.05
+# Of a statement that always had some slow ones among many quick ones, more of both are traffic that came back. It is no
+# batch either, and is judged as one: by now so many times as many end quickly as begin and do not.
+QUICK_FACTOR = 3.0
+SLOW_BEFORE = 2
 # At our own start nobody knows what is usual: so many more must have come before our eyes as make a pile, or so long
 # must we have seen for ourselves that none ends.
 WATCHED_SECONDS = 60.0
@@ -56,13 +60,14 @@ SERVICES_NAMED = 3
 class _Lit:
     """What is remembered of a pile-up while it is lit. `is_batch`: it may as well be a batch of a service unknown.
 
-    `groups` are the services that run it, the one first that ran most of it at the raise.
+    `is_mixed`: it may as well be the slow ones among many quick ones that there always were. `groups` are the services that run it, the one first that ran most of it at the raise.
     """
 
     groups: tuple[GroupKey, ...]
     since: float
     harmless_at: float | None
     is_batch: bool
+    is_mixed: bool
     finding: Finding | None = None
     count: int = 0
     fewer_seconds: float = 0.0
@@ -121,6 +126,8 @@ class PileupDetector:
             return False
         lit.groups += tuple(group for group in crowd.groups if group not in lit.groups)
         lit.count, lit.fewer_seconds = len(crowd.long), 0.0
+        if crowd.whole_pool_ratio >= WHOLE_POOL_RATIO and not crowd.quick_since(window.t - PILE_SECONDS):
+            lit.is_mixed = False  # they have left the quick ones no session
         lit.finding = self._finding(key, crowd, lit, window)
         return True
 
@@ -133,9 +140,12 @@ class PileupDetector:
         if not self._is_pile(crowd, pile, everything, window):
             return None
         is_batch = not self._services.were_at_work(key[0], since)
-        if (is_batch and not self._is_long_batch(pile, window)) or self._is_brought_about(crowd, len(pile)):
+        is_mixed = crowd.ended_before(since) >= SLOW_BEFORE and _goes_on_quickly(crowd, window.t)
+        may_be_usual = is_batch or is_mixed
+        if (may_be_usual and not self._is_long_batch(pile, window)) or self._is_brought_about(crowd, len(pile)):
             return None
-        return _Lit(crowd.groups, since, harmless_at=self._statements.quick(key[1], since), is_batch=is_batch)
+        harmless_at = self._statements.quick(key[1], since)
+        return _Lit(crowd.groups, since, harmless_at=harmless_at, is_batch=is_batch, is_mixed=is_mixed)
 
     def _is_pile(self, crowd: Crowd, pile: Sequence[Execution], everything: Sequence[float], window: Window) -> bool:
         """Whether so many are more than usual, old, more all the time or all there can be, and do not end."""
@@ -211,12 +221,19 @@ class PileupDetector:
 
     @staticmethod
     def _severity(sessions: Sequence[Session], lit: _Lit, window: Window) -> Severity:
-        if not lit.is_batch:
+        if not (lit.is_batch or lit.is_mixed):
             return "critical"
         was_critical = lit.finding is not None and lit.finding.severity == "critical"
         slack = HEADROOM_SLACK_RATIO if was_critical else 0.0
         used = headroom.used_ratio(window, sessions)
         return "critical" if used >= HEADROOM_RATIO - slack else "warning"
+
+
+def _goes_on_quickly(crowd: Crowd, t: float) -> bool:
+    """Whether most of what begins of a statement ends as quickly as ever: of what is quick, a look sees a part."""
+    since = t - PILE_SECONDS
+    begun = sum(1 for one in crowd.running.values() if one.start >= since)
+    return crowd.quick_since(since) > QUICK_FACTOR * begun
 
 
 def _who(crowd: Crowd, lit: _Lit, window: Window) -> str | None:
@@ -266,6 +283,8 @@ def _evidence(crowd: Crowd, lit: _Lit, window: Window) -> Iterable[str]:
 def _undo(who: str, lit: _Lit) -> str:
     if lit.is_batch:
         return f"Ask who runs {who} whether it is a batch; if it is not, stop it."
+    if lit.is_mixed:
+        return f"Ask who runs {who} whether it is usual; most of this statement ends as quickly as ever."
     if lit.harmless_at is not None:
         return "The statement is an old one: undo what changed its plan (a dropped index, statistics, much more data)."
     return f"Undo what brought this statement into {who}."

@@ -9,7 +9,7 @@ tables of its own, and a session has no id yet while its statement is being plan
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,6 +25,7 @@ LONG_SECONDS = 3.0
 STEP_SECONDS = 30.0
 STEPS_KEPT = 48
 COUNTS_KEPT = 256
+QUICK_KEPT = 256
 STATEMENTS_MOST = 2_000
 QUICK_MOST = 4_000
 # A statement that was seen to end quickly over so long a time is an old one: what a deploy brings is newer.
@@ -77,6 +78,8 @@ class Statement:
     at_start: int = 0
     """How many long ones there were at our own first look."""
     seen_at: float = 0.0
+    quick: deque[tuple[float, str | None]] = field(default_factory=lambda: deque(maxlen=QUICK_KEPT))
+    """Of those that were seen to be over quickly, since some were long: when each began, and its query id."""
 
     def usual(self, before: float) -> int:
         """Return how many long ones there were at once at the most, in steps that ended before an instant."""
@@ -89,6 +92,13 @@ class Statement:
     def ended_since(self, since: float) -> int:
         """Return how many began since an instant, became long, and are over."""
         return sum(1 for start, _ in self.ended if start >= since)
+
+    def quick_since(self, since: float, ids: Collection[str | None]) -> int:
+        """Return how many began since an instant and were over quickly, of those that are known by one of these ids.
+
+        Tenants with tables of their own have one text and an id each: that the others' are quick says nothing.
+        """
+        return sum(1 for start, query_id in self.quick if start >= since and (query_id is None or query_id in ids))
 
     def update(self, running: Mapping[ExecutionKey, Execution], t: float) -> None:
         """Take in what of it runs at a look."""
@@ -115,6 +125,8 @@ class Statements:
 
     def __init__(self) -> None:
         self._known: dict[StatementKey, Statement] = {}
+        self._slow: set[str] = set()
+        """The names of those, whoever runs them: of most statements that end quickly it need not be asked who did."""
         self._quick: dict[str, tuple[float, float]] = {}
         """Of each statement seen to end quickly: when first and when last. By statement, whoever ran it."""
         self._waited: dict[ExecutionKey, float] = {}
@@ -140,6 +152,7 @@ class Statements:
     def clear(self) -> None:
         """Forget all of this life: it begins, or the clock stepped back."""
         self._known.clear()
+        self._slow.clear()
         self._quick.clear()
         self._waited.clear()
         self._t = None
@@ -156,6 +169,7 @@ class Statements:
                 if not any(t - one.start >= LONG_SECONDS for one in executions.values()):
                     continue
                 known = self._known[key] = Statement(key)
+                self._slow.add(key[1])
                 past = self._past.usual(*key)
                 if past is not None:
                     known.steps.append(past)
@@ -178,7 +192,7 @@ class Statements:
         for session in () if window.snapshot is None else window.snapshot.sessions:
             if session.state != "active":
                 if session.state_change is not None and session.state_change > since:
-                    self._note_quick(session)
+                    self._note_quick(session, window)
                 continue
             start, name, track = _begun(session), session.query or session.query_id, window.track_of(session)
             if start is None or name is None or track is None:
@@ -201,7 +215,7 @@ class Statements:
         first, last = min(first for first, _ in spans), min(max(last for _, last in spans), before)
         return last if last - first >= KNOWN_SECONDS else None
 
-    def _note_quick(self, session: Session) -> None:
+    def _note_quick(self, session: Session, window: Window) -> None:
         """Note the statement that ended last in a session that rests, if it was quick."""
         start, end = session.query_start, session.state_change
         if start is None or end is None or not 0 <= end - start < LONG_SECONDS:
@@ -215,6 +229,11 @@ class Statements:
                 self._quick[name] = (known[0], end)
             elif end < known[0]:
                 self._quick[name] = (end, known[1])
+            if name in self._slow:
+                track = window.track_of(session)
+                slow = None if track is None else self._known.get((track.origin.key.group, name))
+                if slow is not None:
+                    slow.quick.append((start, session.query_id))
 
     def _bound(self) -> None:
         """Forget what was seen longest ago."""
@@ -222,6 +241,7 @@ class Statements:
             by_age = sorted(self._known.values(), key=lambda one: one.seen_at)
             for known in by_age[: len(by_age) - STATEMENTS_MOST * 3 // 4]:
                 del self._known[known.key]
+            self._slow = {name for _, name in self._known}
         if len(self._quick) > QUICK_MOST:
             kept = sorted(self._quick.items(), key=lambda item: item[1][1])[-QUICK_MOST * 3 // 4 :]
             self._quick = dict(kept)

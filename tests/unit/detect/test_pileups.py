@@ -109,6 +109,38 @@ def test_six_sessions_are_a_pile_and_five_are_not(row: Row, show: Show, watcher:
     assert bool(watcher.raised("query_pileup")) == (long == 6)
 
 
+def mixed(row: Row, t: float, *, busy_from: float, bad_from: float = 9e9) -> Iterator[Any]:
+    """One statement, quick but for one of ten that takes half a minute; after a lull it is asked for again and again.
+
+    From `bad_from` on its plan has turned bad: all that begins of it takes for ever.
+    """
+    facts = {"query": SLOW, "query_id": "815", "opened": 0.0}
+    slow = [100.0, 200.0, 300.0, *(busy_from + 1.25 * n for n in range(80))]
+    for n, at in enumerate(slow):
+        if at <= t < at + 30 and at < bad_from:
+            yield row(500 + n % 24, "active", at=at, xact_start=at, **facts)
+    for n in range(12):
+        used_at = t - 0.3 if t >= busy_from else t // 60 * 60 - 0.2
+        yield row(100 + n, "idle", at=max(min(used_at, bad_from), 0.5), **facts)
+    yield from pile(row, t, since=bad_from + 0.1, rate=3.0, most=90, **facts)
+
+
+def test_traffic_that_comes_back_after_a_lull_is_no_pile_up_while_most_of_it_ends_quickly(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    show(watcher, lambda t: mixed(row, t, busy_from=400.0), 520)
+    assert not watcher.events, watcher.sentences()
+
+
+def test_statement_with_slow_ones_among_its_quick_ones_piles_up_once_none_is_quick(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: mixed(row, t, busy_from=400.0, bad_from=460.0), 500)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.t - start - 460 <= 15
+    assert raised.signal.finding.severity == "critical"
+
+
 def test_unnamed_service_and_server_without_ids_are_told_by_user_and_fingerprint(
     row: Row, show: Show, watcher: Any
 ) -> None:
