@@ -44,17 +44,17 @@ def told(group: Group, train: Train, window: Window, numbers: Thresholds, *, sin
         severity=_severity(train, limits, _waking_seconds_left(room, pace, until), numbers, was=was),
         subject=subject,
         since=since,
-        sessions=train.lost,
+        sessions=train.held,
         exhaustion_seconds=exhaustion,
         evidence=(
             (
-                f"{wording.sessions(len(train.tracks))} opened since {wording.clock_time(since)},"
+                f"{wording.sessions(len(train.tracks) + len(train.firsts))} opened since {wording.clock_time(since)},"
                 f" each used once and never again; {train.returned} given back"
             ),
             *train.where,
         ),
         summary=(
-            f"{wording.culprit(subject)} leaks connections: {train.lost} held" + _going_on(rate, exhaustion, nearest)
+            f"{wording.culprit(subject)} leaks connections: {train.held} held" + _going_on(rate, exhaustion, nearest)
         ),
         undo=_undo(subject),
         versions=train.versions,
@@ -71,7 +71,7 @@ def _severity(
     fullest = max(limits, key=lambda one: one.ratio, default=None)
     ratio = 0.0 if fullest is None else fullest.ratio
     # Without what it holds, nobody would have to hear of that limit.
-    is_why = fullest is not None and fullest.used - train.lost < numbers.saturation_warning_ratio * fullest.usable
+    is_why = fullest is not None and fullest.used - train.held < numbers.saturation_warning_ratio * fullest.usable
     if ratio >= numbers.saturation_critical_ratio - slack and is_why:
         return "critical"
     may_wake = was_critical or _is_clear(train, numbers) or ratio >= numbers.saturation_warning_ratio

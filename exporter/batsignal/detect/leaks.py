@@ -30,6 +30,12 @@ PERIODIC_PENALTY = 2
 # A pool opens a session only while all it has are at work: many small pools that each once needed one more, and never
 # again, open none beside one that was idle. A leak does, from the second session of an origin on.
 ALONE_PENALTY = 2
+# Of what was lost one by one by many fresh pods, the first of each passes for its fill. Half as many beyond those will
+# do where in all twice as many were lost: pods that start look all alike, and have one session each, or each two.
+FIRSTS_FACTOR = 2
+# A leak whose gaps are mostly longer than those that trains have is one only by what its application did meanwhile. So
+# do people who share a user, and each open a window at some time of the day and leave it.
+SPARSE_PENALTY = 2
 # So much it must have grown before our own eyes, and nearly as much as it opened: at our own start, a pool recycled all
 # night looks like a leak of hours, for what it closed in exchange is gone. Sessions that are given back look like one
 # too until some are: that seven come by chance before one goes is seldom, and each that went asks for three more.
@@ -121,7 +127,7 @@ class LeakDetector:
         suspects = self._lineup.suspects(group, window.t)
         lit = self._lit.get(group.key)
         if lit is None:
-            if len(suspects.lent) < self._least_held(group):
+            if len(suspects.lent) < self._least_held(group, suspects):
                 self._end(group)
                 return None
             lit = (
@@ -168,9 +174,14 @@ class LeakDetector:
             lent=lent,
         )
 
-    def _least_held(self, group: Group) -> float:
+    def _least_held(self, group: Group, suspects: Suspects) -> float:
         """Return how many must look lost to be looked at any further: what is lit goes on with half as many."""
-        return self._limits.leak_sessions / (2 if group.key in self._leftovers else 1)
+        return self._least(suspects) / (2 if group.key in self._leftovers else 1)
+
+    def _least(self, suspects: Suspects) -> int:
+        """Return how many must be lost at the least, beside so many that were each the first of a pod."""
+        least = self._limits.leak_sessions
+        return least // 2 if len(suspects.lost) + len(suspects.lone) >= FIRSTS_FACTOR * least else least
 
     def _left_lit(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
         """Return the leak that an earlier life left lit, where it still stands: since when it rests we do not know."""
@@ -207,7 +218,8 @@ class LeakDetector:
         if known is not None and known[0] is suspects and known[1:3] == (since, lent):
             return known[3]
         if since is None:
-            train = newest_train(suspects, window.t, window.began, self._limits, lent=lent)
+            least = self._least(suspects)
+            train = newest_train(suspects, window.t, window.began, self._limits, least=least, lent=lent)
         else:
             train = train_since(since, group.origins.values(), suspects, self._limits, lent=lent)
         self._trains[group] = (suspects, since, lent, train)
@@ -217,6 +229,8 @@ class LeakDetector:
 
     def _is_leak(self, group: Group, train: Train, window: Window) -> bool:
         least = self._limits.leak_sessions * self._doubt(train)
+        if train.is_beside_idle and self._is_of_fresh_pods(train):
+            least //= 2
         full = _is_full(window, self._limits.saturation_critical_ratio)
         if train.lost < least or not self._is_steady(train, window.t, least, full=full):
             return False
@@ -230,13 +244,18 @@ class LeakDetector:
             return False
         return explained.is_settled or not self._is_given_back(train, group, window)
 
+    def _is_of_fresh_pods(self, train: Train) -> bool:
+        """Whether as many were lost by pods that each lost one first, and next to none of those was used again."""
+        least = FIRSTS_FACTOR * self._limits.leak_sessions
+        return train.held >= least and is_nearly_all(len(train.firsts), train.firsts_used)
+
     def _is_drained(self, group: Group, train: Train, window: Window) -> bool:
         """Whether a pool has lost sessions that it had lent before, and opened others in their place.
 
         These are used, so it is not asked how many are used again, but whether more were idle than were lost when they
         were opened: several pools behind one address do that.
         """
-        least = self._limits.leak_sessions
+        least = self._limits.leak_sessions * (SPARSE_PENALTY if train.is_sparse else 1)
         grown = losses.growth_since(train.since, train.tracks)
         if train.is_clumped or train.lost < least or 2 * grown < train.lost or train.since < window.began:
             return False
@@ -254,7 +273,8 @@ class LeakDetector:
         """Return how many times as many must be lost as of a train that no pool could be."""
         if train.is_clumped:
             return PERIODIC_PENALTY if train.is_periodic else CLUMP_PENALTY
-        return 1 if train.is_beside_idle or train.stuck >= self._limits.leak_sessions else ALONE_PENALTY
+        alone = 1 if train.is_beside_idle or train.stuck >= self._limits.leak_sessions else ALONE_PENALTY
+        return alone * (SPARSE_PENALTY if train.is_sparse else 1)
 
     def _is_steady(self, train: Train, t: float, least: int, *, full: bool) -> bool:
         """Whether it went on for a while, goes on, and few others are opened that are used again."""

@@ -42,6 +42,7 @@ class SortedOut:
     """An origin's sessions by how they were used since they were opened.
 
     `filling` look lost and are part of the origin's first fill; what was filled and is used is in none of the others.
+    `lone` are those of them that are all of that fill, `lone_used` such ones that were used again.
     `lent` are idle, were lent for long before, and passed over by a newer one.
 
     It holds until `due`, in Unix seconds, as long as no session comes, goes or changes its row; until `told_due` as far
@@ -50,6 +51,8 @@ class SortedOut:
 
     lost: tuple[Track, ...]
     filling: tuple[Track, ...]
+    lone: tuple[Track, ...]
+    lone_used: tuple[Track, ...]
     reused: tuple[Track, ...]
     lent: tuple[Track, ...]
     due: float
@@ -69,12 +72,17 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     passed_seconds = longest_passed_seconds(origin.tracks.values())
     fill_until = origin.filling_since + limits.leak_fill_seconds
     fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
+    is_lone = len(fill) == 1 or (len(fill) > 1 and fill[1] - fill[0] > limits.leak_moment_seconds)
+    lone: list[Track] = []
+    lone_used: list[Track] = []
     for track in origin.tracks.values():
         is_part = track.opened_at <= fill_until and _is_part_of_fill(track.opened_at, fill, limits)
         told_at = _told_at(track, limits)
         if told_at <= t:
             # No pool fills itself with sessions that are left in the middle of their work.
             (filling if is_part and not is_stuck(track) else lost).append(track)
+            if is_part and is_lone and not is_stuck(track):
+                lone.append(track)
             continue
         old_at = track.opened_at + limits.leak_idle_seconds
         told_due = min(told_due, told_at, old_at if t < old_at else math.inf)
@@ -85,9 +93,9 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
                 track.lost_at = track.resting_since
                 lent.append(track)
                 continue
-        if not is_part and _is_used_again(track, t, limits):
-            reused.append(track)
-    parts = (tuple(lost), tuple(filling), tuple(reused), tuple(lent))
+        if _is_used_again(track, t, limits) and (is_lone or not is_part):
+            (lone_used if is_part else reused).append(track)
+    parts = (tuple(lost), tuple(filling), tuple(lone), tuple(lone_used), tuple(reused), tuple(lent))
     return SortedOut(*parts, min(lent_due, told_due), told_due, rested_since)
 
 

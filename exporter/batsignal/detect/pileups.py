@@ -60,7 +60,8 @@ SERVICES_NAMED = 3
 class _Lit:
     """What is remembered of a pile-up while it is lit. `is_batch`: it may as well be a batch of a service unknown.
 
-    `is_mixed`: it may as well be the slow ones among many quick ones that there always were. `groups` are the services that run it, the one first that ran most of it at the raise.
+    `is_mixed`: it may as well be the slow ones among many quick ones that there always were.
+    `groups` are the services that run it, the one first that ran most of it at the raise.
     """
 
     groups: tuple[GroupKey, ...]

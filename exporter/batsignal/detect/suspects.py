@@ -33,6 +33,9 @@ class Suspects:
 
     lost: Sequence[Track]
     filling: Sequence[Track]
+    lone: Sequence[Track]
+    lone_used: Sequence[Track]
+    """First sessions of their origins that came alone: those that look lost, in order, and those used again."""
     reused: Sequence[Track]
     lent: Sequence[Track]
     """The lost, and among them those that a pool had lent for long before."""
@@ -86,6 +89,8 @@ class Lineup:
             lost=lost,
             lent=sorted([*lost, *lent], key=losses.lost_at) if lent else lost,
             filling=[track for one in parts for track in one.filling],
+            lone=sorted((track for one in parts for track in one.lone), key=losses.lost_at),
+            lone_used=[track for one in parts for track in one.lone_used],
             reused=[track for one in parts for track in one.reused],
             due=min((line.due for line in lines), default=t),
             changes=group.changes,

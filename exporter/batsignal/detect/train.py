@@ -70,6 +70,10 @@ class Train:
     """What looks lost too, and is older: others came in the place of as many."""
     filling: Sequence[Track]
     """What came before it, looks lost too, and passes for the first fill of a pool."""
+    firsts: Sequence[Track]
+    """What is the first of its origin, came alone and in the train's time, and looks lost like the train."""
+    firsts_used: int
+    """How many such first ones were used again."""
     returned: int
     """Sessions given back in the meantime, which the train only replaced."""
     used: Sequence[Track]
@@ -82,6 +86,11 @@ class Train:
     @property
     def lost(self) -> int:
         return max(len(self.tracks) - self.returned, 0)
+
+    @property
+    def held(self) -> int:
+        """How many are told to be held: once it is known for a leak, so are the first ones of its pods."""
+        return self.lost + len(self.firsts)
 
     @property
     def since(self) -> float:
@@ -99,7 +108,7 @@ class Train:
             if step > FILL_GAPS * self.gap_seconds or not (alone or step <= FILL_STEP_SECONDS):
                 break
             onset = opened_at
-        return onset
+        return min(onset, self.firsts[0].opened_at) if self.firsts else onset
 
     @property
     def newest(self) -> float:
@@ -117,7 +126,7 @@ class Train:
 
     def pace(self, room: int) -> Steps:
         """Return its newest sessions as steps: as many as there is room for, to look back as far as ahead."""
-        times = tuple(track.lost_at for track in self.tracks[-max(room, PACE_SESSIONS) :])
+        times = sorted(track.lost_at for track in (*self.tracks, *self.firsts))[-max(room, PACE_SESSIONS) :]
         return Steps(times, (1,) * len(times))
 
     @cached_property
@@ -140,6 +149,12 @@ class Train:
             return False
         usual = median(gaps)
         return usual >= RUN_SECONDS_LEAST and all(abs(gap - usual) <= RUN_JITTER_RATIO * usual for gap in gaps)
+
+    @cached_property
+    def is_sparse(self) -> bool:
+        """Whether most of its gaps are so long that only its application's traffic makes one train of it."""
+        gaps = [later.lost_at - earlier.lost_at for earlier, later in pairwise(self.tracks)]
+        return bool(gaps) and median(gaps) > GAP_MOST_SECONDS
 
     @cached_property
     def is_beside_idle(self) -> bool:
@@ -216,17 +231,19 @@ def is_nearly_all(lost: int, used: int) -> bool:
     return lost >= NEVER_USED_AGAIN_RATIO * (lost + used)
 
 
-def newest_train(suspects: Suspects, t: float, began: float, limits: Thresholds, *, lent: bool = False) -> Train | None:
-    """Return the newest train of lost sessions that took nobody's place; None when there are too few.
+def newest_train(
+    suspects: Suspects, t: float, began: float, limits: Thresholds, *, least: int, lent: bool = False
+) -> Train | None:
+    """Return the newest train of lost sessions that took nobody's place; None when fewer than `least` are lost.
 
     With `lent`, those that a pool had lent for long before they were lost are among them.
     """
     lost = list(suspects.lent if lent else suspects.lost)
-    if len(lost) < limits.leak_sessions:
+    if len(lost) < least:
         return None
     lost = _believable(lost[_onset_index(lost, limits.leak_moment_seconds) :], began)
     count, begin = losses.unreplaced(lost, t, limits)
-    return _train(suspects, lost[begin:], len(lost) - begin - count) if begin < len(lost) else None
+    return _train(suspects, lost[begin:], len(lost) - begin - count, began) if begin < len(lost) else None
 
 
 def train_since(
@@ -234,21 +251,43 @@ def train_since(
 ) -> Train | None:
     """Return all that was lost since then; None when it is nothing."""
     lost = [track for track in (suspects.lent if lent else suspects.lost) if track.lost_at >= since]
-    return _train(suspects, lost, losses.returned_since(since, origins, limits)) if lost else None
+    return _train(suspects, lost, losses.returned_since(since, origins, limits), since) if lost else None
 
 
-def _train(suspects: Suspects, lost: Sequence[Track], returned: int) -> Train:
+def _train(suspects: Suspects, lost: Sequence[Track], returned: int, earliest: float) -> Train:
     since = lost[0].lost_at
     used = [track for track in suspects.reused if track.opened_at >= since]
+    places = set(map(_place, lost))
+    lone = [one for one in suspects.lone if _place(one) in places]
+    firsts_since = _firsts_since(lone, lost, earliest)
     return Train(
         tracks=tuple(lost),
         before=tuple(track for track in suspects.lost if track.lost_at < since),
         filling=tuple(track for track in suspects.filling if track.opened_at < since),
+        firsts=tuple(one for one in lone if one.opened_at >= firsts_since),
+        firsts_used=sum(1 for one in suspects.lone_used if one.opened_at >= firsts_since and _place(one) in places),
         returned=returned,
         used=used,
         reused=losses.unreplaced_count(since, used),
         used_before=sum(1 for track in suspects.reused if since - BEFORE_SECONDS <= track.opened_at < since),
     )
+
+
+def _place(track: Track) -> tuple[str | None, ...]:
+    """Return what the pods of one leak share: all of a session's origin but its client."""
+    key = track.origin.key
+    return key.version, key.user, key.database
+
+
+def _firsts_since(lone: Sequence[Track], lost: Sequence[Track], earliest: float) -> float:
+    """Return since when first sessions of fresh origins came as steadily as a train: the train's begin, or before."""
+    since = lost[0].lost_at
+    step_most = FILL_GAPS * (lost[-1].lost_at - since) / max(len(lost) - 1, 1)
+    for track in reversed(lone):
+        if track.opened_at < earliest or since - track.opened_at > step_most:
+            break
+        since = min(since, track.opened_at)
+    return since
 
 
 def _onset_index(lost: Sequence[Track], moment_seconds: float) -> int:

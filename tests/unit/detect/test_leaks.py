@@ -96,6 +96,18 @@ def test_crawling_leak_goes_on_being_called_for_hours(world: Any, look_on: Calla
     assert watcher.now[0].sessions >= 60
 
 
+def test_windows_left_open_at_some_time_of_the_day_are_a_leak_only_once_they_are_twice_as_many(
+    world: Any, watcher: Any, start: float
+) -> None:
+    every = 1500.0
+    world.pool(None, work=0.05, least=2, place={"user": "analyst"})
+    world.leak(None, every=every, at=ONSET, clients=PODS[:3], user="analyst")
+    watcher.follow(world.looks(20 * every, interval=15.0))
+    called, found = first(watcher, start)
+    assert 14 * every < called - ONSET < 18 * every
+    assert found.severity == "warning"
+
+
 def test_leak_without_an_application_name_is_told_by_user_and_client(world: Any, watcher: Any, start: float) -> None:
     world.leak("psql", every=2.0, at=ONSET, user="batch", clients=["10.0.0.77"])
     watcher.follow(world.looks(110))
@@ -122,6 +134,34 @@ def test_leak_spread_over_known_pods_is_one_signal_of_the_service(
     assert found.subject.application == "web"
     assert found.subject.client is None
     assert found.since - start == pytest.approx(ONSET, abs=3)
+
+
+def test_leak_spread_over_fresh_pods_is_called_in_time_and_counts_the_first_session_of_each(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(397))
+    world.pool("web@2.3.9", work=10, least=8)
+    world.leak("web@2.4.0", every=2.0, at=ONSET, clients=PODS, jitter=0)
+    watcher.follow(world.looks(120))
+    called, found = first(watcher, start)
+    assert called - ONSET <= 45
+    assert found.since - start == pytest.approx(ONSET, abs=3)
+    lost = int((called - ONSET) / 2)
+    assert lost - 4 <= found.sessions <= lost + 1
+    left = (397 - 8 - lost) * 2.0
+    assert left / 1.2 <= found.exhaustion_seconds <= left * 1.2
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_pods_that_start_one_after_the_other_and_wait_for_their_turn_are_no_leak(
+    make_world: Any, watcher: Any, sessions: int
+) -> None:
+    world = make_world(slots=small(397))
+    world.pool("web@2.3.9", work=10, least=8)
+    for n, pod in enumerate(PODS):
+        world.pool("web@2.4.0", least=sessions, at=ONSET + 2.0 * n, place={"client": pod})
+    watcher.follow(world.looks(400))
+    assert not watcher.raised("leak"), watcher.sentences()
 
 
 @pytest.mark.parametrize("rest", ["idle in transaction", "ClientRead"])
