@@ -233,7 +233,7 @@ def test_leak_of_a_role_does_not_silence_the_limit_of_another_role(make_world: A
 def test_leak_that_can_wait_does_not_silence_a_saturation_that_cannot(make_world: Any, watcher: Any) -> None:
     world = make_world(slots=Slots(max=103, superuser_reserved=3))
     world.pool("web", least=60, most=60)
-    world.leak("billing", every=240.0, at=ONSET, user="billing", jitter=0)
+    world.leak("billing", every=280.0, at=ONSET, user="billing", jitter=0)
     for n in range(20):
         world.pool("shop", least=1, at=2550 + n, place={"client": f"10.0.0.{n}", "user": "shop"})
     watcher.follow(world.looks(2545, 5.0))
