@@ -92,15 +92,15 @@ def test_what_a_reader_has_marked_stays_marked_while_numbers_move(
 def test_an_incident_that_goes_on_is_kept_fresh_and_one_that_is_over_is_left_alone(
     site: Any, boards: Any, open_browser: Callable[..., Any], wait: Callable[..., Any]
 ) -> None:
-    site.kept.view |= {"ended": None}
+    site.kept.view |= {"ended": None, "signal": boards.told(27)}
     browser = open_browser()
     browser.open(f"{site.url}incidents/a1")
     assert "Goes on, for 15 min." in browser.words()
     assert browser.run("return document.title").startswith("LIT: web@2.4.0 leaks")
-    site.kept.view |= {"ended": boards.now - 240}
+    site.kept.view |= {"ended": boards.now - 240, "signal": boards.kept_incident()["signal"]}
     wait(lambda: "It lasted 11 min." in browser.words(), "the end")
     assert browser.run(FEED) == "Ended"
-    assert browser.run("return document.title").startswith("web@2.4.0 leaks")
+    assert browser.run("return document.title").startswith("web@2.4.0 leaked")
     assert ("/api/v1/stream", "empty") not in site.asked
     assert browser.complaints() == []
 
