@@ -245,9 +245,11 @@ class LeakDetector:
         return explained.is_settled or not self._is_given_back(train, group, window)
 
     def _is_of_fresh_pods(self, train: Train) -> bool:
-        """Whether as many were lost by pods that each lost one first, and next to none of those was used again."""
-        least = FIRSTS_FACTOR * self._limits.leak_sessions
-        return train.held >= least and is_nearly_all(len(train.firsts), train.firsts_used)
+        """Whether as many were lost by pods that each lost one first, and next to none of all those was used again."""
+        least = self._limits.leak_sessions
+        if len(train.firsts) < least or train.held < FIRSTS_FACTOR * least or come_back.doubt(train, self._limits):
+            return False
+        return is_nearly_all(len(train.firsts), train.firsts_used)
 
     def _is_drained(self, group: Group, train: Train, window: Window) -> bool:
         """Whether a pool has lost sessions that it had lent before, and opened others in their place.

@@ -232,7 +232,7 @@ def given_back(
     An application that holds a session for a minute and then closes it gives back what it takes, one by one. More in
     one look than are taken (one in `gap_seconds`) are a process that ended or was released: they say nothing about how
     it used its sessions. Nor does a session that another replaced at once, as pools recycle; that is told only where
-    sessions come so seldom that it is no chance.
+    sessions come so seldom that it is no chance. Nor one that its pool had opened to fill itself, and found needless.
     """
     at_once_most = GIVEN_BACK_AT_ONCE + GIVEN_BACK_AT_ONCE / max(gap_seconds, 0.1)
     tells_replaced = gap_seconds >= REPLACED_GAP_SECONDS
@@ -243,6 +243,7 @@ def given_back(
             one.t
             for one in origin.closings
             if one.t >= since and one.opened_at >= opened_from and one.t != ended and looked_lost(one, limits)
+            if not origin.filling_since <= one.opened_at <= origin.filling_since + limits.leak_fill_seconds
         )
         if tells_replaced and moments:
             opened = sorted(

@@ -216,3 +216,14 @@ def test_returned_are_those_that_had_looked_lost_and_were_there_before(pool: Poo
     pool.closed(122, 50, rest=60)  # used now and then
     pool.closed(123, 110)  # one of those lost since
     assert lost.returned_since(100, [pool.origin], LIMITS) == 1
+
+
+def test_what_a_pool_opened_to_fill_itself_and_closes_as_needless_is_not_given_back() -> None:
+    pool = Pool(filling_since=95.0)
+    pool.session(96)
+    for n in range(3):
+        pool.closed(120 + n, 96 + n)
+    assert lost.given_back(100, 2.0, [pool.origin], LIMITS) == 0
+    pool.closed(130, 106)
+    pool.closed(131, 50)  # of an earlier life of this origin
+    assert lost.given_back(100, 2.0, [pool.origin], LIMITS) == 2
