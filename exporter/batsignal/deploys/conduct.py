@@ -75,6 +75,9 @@ class Service:
     def line(self, t: float) -> Line:
         """Return the line that an instant belongs to."""
         if not self.lines or not 0 <= t - self.lines[-1].t < LINE_SECONDS:
+            # Most lines are as the one before: 120 a service are kept, and the counts of equal ones but once.
+            if len(self.lines) > 1 and self.lines[-1].sessions == self.lines[-2].sessions:
+                self.lines[-1].sessions = self.lines[-2].sessions
             self.lines.append(Line(t))
         return self.lines[-1]
 
