@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from batsignal.names import legible
+from batsignal.poll.same import SameTexts
 from batsignal.poll.statements import read
 from batsignal.snapshot import CLIENT_BACKEND, Session
 
@@ -88,6 +89,7 @@ class RowReader:
         self._names = names
         self._before: dict[int, tuple[Row, Session]] = {}
         self._looked_at: float | None = None
+        self._same = SameTexts()
 
     def forget(self) -> None:
         """Start anew: the next look asks for every text."""
@@ -132,6 +134,7 @@ class RowReader:
                 now[pid] = before
             else:
                 same = before[1] if before is not None and not is_hidden else None
+                known = tuple(self._same.of(one) if isinstance(one, str) else one for one in known)
                 now[pid] = (known, _session(known, _text(row), same))
         self._before = now
         # After the server's clock stepped back there is no saying which texts were new: the next look asks for all.

@@ -11,6 +11,10 @@ import re
 from functools import lru_cache
 
 from batsignal import code_path
+from batsignal.poll.same import SameTexts
+
+# Raw texts differ by their literals; what is left of them does not.
+_SHAPES = SameTexts()
 
 # Runs of what is shown as it is: words that are no prefix of a string, spaces, operators that begin no comment. A word
 # is taken whole, so that a digit, a quote or a $ inside or behind it is told from the beginning of a literal.
@@ -82,8 +86,8 @@ def _outside(text: str) -> tuple[str, bool]:
     return _cut(flat.removesuffix(_PROBE_SHOWN)), True
 
 
-# Raw texts are held here, up to a few kB each.
-@lru_cache(maxsize=1024)
+# Raw texts are held here, up to a few kB each; of an application that writes its literals into them none comes again.
+@lru_cache(maxsize=512)
 def normalise(text: str) -> str:
     r"""Return the statement with every literal as `?`, without comments, on one line, cut at 1,000 characters.
 
@@ -98,7 +102,7 @@ def normalise(text: str) -> str:
 
 
 def _cut(flat: str) -> str:
-    return flat[:_LONGEST].strip()
+    return _SHAPES.of(flat[:_LONGEST].strip())
 
 
 def _flat(text: str) -> str:

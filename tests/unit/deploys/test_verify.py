@@ -286,6 +286,15 @@ def test_what_is_kept_is_bounded_whatever_names_come() -> None:
     assert len(conduct._servers["db1"].services) <= SERVICES_MOST + LINES_KEPT * LINE_SECONDS
 
 
+def test_lines_that_are_equal_share_their_counts_and_none_changes_another() -> None:
+    world = World(pool(5, "1")).go_on(30, pool(7, "1")).go_on(10, (*pool(7, "1"), *pool(2, "2")))
+    (sight,) = world.conduct.of("web")
+    assert sight.service is not None
+    told = [line.sessions for line in sight.service.lines]
+    assert told == [{"1": 5}] * 12 + [{"1": 7}] * 6 + [{"1": 7, "2": 2}] * 2
+    assert len({id(one) for one in told[:-1]}) == 3
+
+
 def test_a_server_that_is_watched_no_more_is_forgotten() -> None:
     world = World()
     world.conduct.lit("db1", (signal(application="web"),), world.t)

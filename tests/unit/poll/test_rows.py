@@ -231,3 +231,23 @@ def test_roles_that_are_not_asked_for_again_keep_their_name(names: Names) -> Non
 def test_database_that_was_dropped_is_forgotten(names: Names) -> None:
     names.put_databases([(6, "other", -1)])
     assert names.databases == {6: "other"}
+
+
+def fresh(text: str) -> str:
+    """Return an equal text that is another object, as the driver does for each value of each row."""
+    return "".join(list(text))
+
+
+def test_texts_that_are_equal_are_one_object_over_sessions_and_looks(reader: RowReader) -> None:
+    facts = {"application_name": "web@2.4.0", "client_addr": "10.0.0.4", "wait_event": "ClientRead"}
+    rows = [row(pid=pid, **{name: fresh(text) for name, text in facts.items()}) for pid in (100, 101)]
+    first, second = read(reader, *rows)
+    (later,) = read(reader, row(pid=102, state_change=T, **{name: fresh(text) for name, text in facts.items()}))
+    for name in facts:
+        assert getattr(first, name) is getattr(second, name) is getattr(later, name)
+
+
+def test_statements_that_differ_by_their_literals_are_one_object(reader: RowReader) -> None:
+    first, second = read(reader, row(pid=100, text="SELECT 'one'"), row(pid=101, text="SELECT 'two'"))
+    assert first.query is not None
+    assert first.query is second.query
