@@ -6,10 +6,11 @@ had been gone (a roll-back) is a deploy again. Pure: no clock, no I/O; memory is
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batsignal.census import Census
-from batsignal.names import ApplicationPattern
+from batsignal.names import Application, ApplicationPattern
 from batsignal.snapshot import Deploy, Snapshot
 
 # A version without a session for this long is gone; less is a restart or a quiet minute of a service without a pool.
@@ -44,9 +45,11 @@ class _Service:
         seen = self.last_seen.get(version)
         if seen is None or t - seen > VERSION_GONE_SECONDS:
             return True
+        if t - seen < REPLACED_SECONDS:
+            return False
         was_steady = seen - self.steady_since[version] >= STEADY_SECONDS
         was_replaced = any(other > seen for name, other in self.last_seen.items() if name != version)
-        return t - seen >= REPLACED_SECONDS and was_steady and was_replaced
+        return was_steady and was_replaced
 
 
 class VersionWatch:
@@ -68,7 +71,7 @@ class VersionWatch:
         self._looked[snapshot.server] = snapshot.t
         services = self._services.setdefault(snapshot.server, {})
         found = []
-        for (name, version), (count, oldest) in _versions(self._pattern, census, snapshot.t).items():
+        for (name, version), count in _versions(self._pattern, census).items():
             service = services.get(name)
             if service is None:
                 if len(services) >= SERVICES_MOST:
@@ -76,11 +79,22 @@ class VersionWatch:
                 service = services[name] = _Service()
             if before is not None and service.is_new(version, snapshot.t) and _has_others(service, version, snapshot.t):
                 # A pooler's sessions are older than the version that borrows them now: it was not there a look ago.
-                at = min(max(oldest, before), snapshot.t)
+                at = min(max(self._oldest_start(snapshot, name, version), before), snapshot.t)
                 found.append(Deploy(service=name, version=version, at=at, previous=_previous(service, version)))
             service.see(version, count, snapshot.t)
             _forget_old_versions(service)
         return tuple(found)
+
+    def _oldest_start(self, snapshot: Snapshot, name: str, version: str) -> float:
+        """Return when the first session of a version began, of those that say so; this look's instant if none does."""
+        starts = (
+            session.backend_start
+            for session in snapshot.sessions
+            if session.is_client
+            and session.backend_start is not None
+            and self._pattern.split(session.application_name) == Application(service=name, version=version)
+        )
+        return min(starts, default=snapshot.t)
 
     def previous(self, name: str, version: str) -> str | None:
         """Return the version of a service that was seen last beside this one; None when none was."""
@@ -96,15 +110,13 @@ def _has_others(service: _Service, version: str, t: float) -> bool:
     return any(other != version for other in service.last_seen) and running < VERSIONS_AT_ONCE_MOST
 
 
-def _versions(pattern: ApplicationPattern, census: Census, t: float) -> dict[tuple[str, str], tuple[int, float]]:
-    """Return sessions and the start of the oldest, by service and version."""
-    versions: dict[tuple[str, str], tuple[int, float]] = {}
+def _versions(pattern: ApplicationPattern, census: Census) -> Mapping[tuple[str, str], int]:
+    """Return how many sessions there are, by service and version."""
+    versions: Counter[tuple[str, str]] = Counter()
     for held in census:
         who = pattern.split(held.application_name)
         if who.service is not None and who.version is not None:
-            before, oldest = versions.get((who.service, who.version), (0, t))
-            start = t if held.oldest_start is None else held.oldest_start
-            versions[who.service, who.version] = (before + held.sessions, min(oldest, start))
+            versions[who.service, who.version] += held.sessions
     return versions
 
 

@@ -59,8 +59,6 @@ class _Lent:
     newer_was_used: bool = False
     older_was_lent: bool = False
     """Whether one that had rested longer was lent while this one was free; it tells the order once this one is lent."""
-    is_changed: bool = True
-    """Whether it is new, or does something else than at the look before."""
     was_used: bool = False
     """Before our eyes, after a rest: not only once, when it was opened."""
     free: tuple[float, float] | None = None
@@ -146,35 +144,39 @@ class _Pool:
         if self.changes != origin.changes:
             self._keep_up(origin)
         rested: list[float] = []  # since when those had rested that were lent
+        left: list[_Lent] = []  # those that do as they did at the look before
         is_newest, worked_until = True, -math.inf
         for lent in self.lent.values():
             session = lent.track.session
-            lent.is_changed = lent.session is not session
-            if lent.is_changed:
+            if lent.session is session:
+                left.append(lent)
+            else:
                 had_to_wait = lent.older_was_lent
                 rested_at = self._note(lent, session, t)
                 if rested_at is not None:
                     rested.append(rested_at)
                     is_newest = is_newest and not had_to_wait
-            if lent.resting_since is not None and lent.resting_since > worked_until:
-                worked_until = lent.resting_since
+            since = lent.resting_since
+            if since is not None and since > worked_until:
+                worked_until = since
         self.looked_at, self.worked_until = t, worked_until
         grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
         if rested or grew:
             oldest, newest = min(rested, default=math.inf), max(rested, default=-math.inf)
-            self._pass_over(oldest, newest, grew=grew, is_newest=is_newest)
+            self._pass_over(left, oldest, newest, grew=grew, is_newest=is_newest)
         if t >= self.round_due and t - origin.filling_since > FILL_SECONDS:
             self.round_due = t + ROUND_SECONDS
             self._learn_round(t)
 
     def _note(self, lent: _Lent, session: Session, t: float) -> float | None:
         """Take in what changed of a session; return since when it had rested, if it was used."""
-        was_idle = lent.session is not None and lent.session.state == "idle"
-        seemed_held = was_idle and lent.newer_was_used and self.is_passed_over(lent, self.worked_until)
+        before = lent.session
+        seemed_held = lent.newer_was_used and self.is_passed_over(lent, self.worked_until)
         rested_at = lent.note(session)
-        if rested_at is not None:
-            if was_idle and self.looked_at - rested_at >= FREE_SECONDS:
-                lent.free = rested_at, self.looked_at
+        if rested_at is None or self.looked_at - rested_at < FREE_SECONDS:
+            return rested_at
+        if before is not None and before.state == "idle":
+            lent.free = rested_at, self.looked_at
             if seemed_held and self.looked_at - rested_at >= REST_LEAST_SECONDS:
                 lent.refuted_at = t
         return rested_at
@@ -195,13 +197,15 @@ class _Pool:
         self.changes = origin.changes
         self.lent = {key: self.lent.get(key) or _Lent(track) for key, track in origin.tracks.items()}
 
-    def _pass_over(self, oldest: float, newest: float, *, grew: bool, is_newest: bool) -> None:
-        """Note at those that were free and were not lent what was: some that rested since between these instants."""
+    def _pass_over(self, left: Iterable[_Lent], oldest: float, newest: float, *, grew: bool, is_newest: bool) -> None:
+        """Note at those that were free and were not lent what was: some that rested since between these instants.
+
+        What came to rest since the look before is none of those: it may not have been free when the others were lent.
+        """
         is_told = False
-        for lent in self.lent.values():
+        for lent in left:
             since = lent.resting_since
-            # What came to rest since the look before may not have been free yet when the others were lent.
-            if since is None or lent.is_changed:
+            if since is None:
                 continue
             is_told = True
             if since > oldest:

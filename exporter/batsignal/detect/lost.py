@@ -69,7 +69,7 @@ def sort_out(origin: Origin, t: float, limits: Thresholds) -> SortedOut:
     lent: list[Track] = []
     lent_due = told_due = math.inf
     rested_since = t
-    passed_seconds = longest_passed_seconds(origin.tracks.values())
+    passed_seconds = max((track.longest_passed_seconds for track in origin.tracks.values()), default=0.0)
     fill_until = origin.filling_since + limits.leak_fill_seconds
     fill = sorted(track.opened_at for track in origin.tracks.values() if track.opened_at <= fill_until)
     is_lone = len(fill) == 1 or (len(fill) > 1 and fill[1] - fill[0] > limits.leak_moment_seconds)

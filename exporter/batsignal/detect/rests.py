@@ -15,11 +15,9 @@ def resting_since(session: Session) -> float | None:
     pool: taken, and nothing done with it. Of a COPY that waits for its client one row does not tell (`rest_of`).
     """
     state = session.state
-    if state == "idle":  # nearly every row of every look
-        return session.state_change
     if state is None:
         return None
-    if state.startswith("idle"):
+    if state == "idle" or state.startswith("idle"):  # nearly every row is just that, and told at once
         return session.state_change
     if state == "active" and session.wait_event == "ClientRead" and not is_copy_text(session.query):
         return session.state_change

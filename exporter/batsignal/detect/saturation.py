@@ -80,7 +80,9 @@ class SaturationDetector:
             del self._held[name]
         findings = []
         for limit in limits:
-            held = self._held.setdefault(limit.name, _Held())
+            held = self._held.get(limit.name)
+            if held is None:
+                held = self._held[limit.name] = _Held()
             held.growth.add(snapshot.t, limit.used)
             self._hold(held, limit, snapshot.t)
             if held.severity is not None:

@@ -105,7 +105,8 @@ class StormDetector:
         for storm in self._storms:
             self._go_on(storm, streams, window)
         self._storms = [storm for storm in self._storms if not self._is_over(storm, window)]
-        self._raise(streams, window)
+        if streams:
+            self._raise(streams, window)
         if not self._storms:
             self._raise_counted(streams, window)
         for storm in self._storms:

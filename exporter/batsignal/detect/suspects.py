@@ -17,7 +17,7 @@ from batsignal.detect.tracks import Group, Origin, Track
 from batsignal.detect.window import Window
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
     """What is known of one origin, and of which state of it."""
 
@@ -31,6 +31,8 @@ class _Line:
 class Suspects:
     """The sessions of one group that look lost, as one after the other was, and those that were used again."""
 
+    lines: Sequence[_Line]
+    """What they were put together from."""
     lost: Sequence[Track]
     filling: Sequence[Track]
     lone: Sequence[Track]
@@ -61,7 +63,8 @@ class Lineup:
         lines = self._lines
         for track in window.changed:
             # One that was lent before looks lost only in the middle of its work.
-            if track.is_in_use and track.lost_at == math.inf and not losses.is_stuck(track):
+            is_stuck = track.session.state != "idle" and track.resting_since is not None
+            if track.is_in_use and track.lost_at == math.inf and not is_stuck:
                 continue
             line = lines.get(track.origin)
             if line is not None:
@@ -76,12 +79,15 @@ class Lineup:
     def suspects(self, group: Group, t: float) -> Suspects:
         """Return a group's suspects; the same object while nothing about them changed."""
         known = self._suspects.get(group)
-        if known is not None and known.changes == group.changes:
-            if t >= known.due and not known.lent:
-                known.due = self._due_again(group, t)
-            if t < known.due:
-                return known
+        if known is not None and known.changes != group.changes:
+            known = None
+        if known is not None and t < known.due:
+            return known
         lines = [self._line(origin, t) for origin in group.origins.values() if origin.tracks]
+        due = min((line.due for line in lines), default=t)
+        if known is not None and not known.lent and known.lines == lines:
+            known.due = due
+            return known
         parts = [line.sorted_out for line in lines]
         lost = sorted((track for one in parts for track in one.lost), key=losses.lost_at)
         lent = [track for one in parts for track in one.lent]
@@ -92,7 +98,8 @@ class Lineup:
             lone=sorted((track for one in parts for track in one.lone), key=losses.lost_at),
             lone_used=[track for one in parts for track in one.lone_used],
             reused=[track for one in parts for track in one.reused],
-            due=min((line.due for line in lines), default=t),
+            lines=lines,
+            due=due,
             changes=group.changes,
         )
         self._suspects[group] = found
@@ -100,16 +107,11 @@ class Lineup:
 
     def _line(self, origin: Origin, t: float) -> _Line:
         line = self._lines.get(origin)
-        if line is None or line.is_stale or line.changes != origin.changes or t >= line.due:
-            found = losses.sort_out(origin, t, self._limits)
-            line = self._lines[origin] = _Line(origin.changes, found, found.due)
+        if line is not None and not line.is_stale and line.changes == origin.changes:
+            if t >= line.due:
+                line.due = losses.due_again(line.sorted_out, origin, t, self._limits)
+            if t < line.due:
+                return line
+        found = losses.sort_out(origin, t, self._limits)
+        line = self._lines[origin] = _Line(origin.changes, found, found.due)
         return line
-
-    def _due_again(self, group: Group, t: float) -> float:
-        """Return until when a group's suspects go on to hold, of which none was lost; `t` where that is not known."""
-        for origin in group.origins.values():
-            if origin.tracks:
-                line = self._lines[origin]
-                if t >= line.due:
-                    line.due = losses.due_again(line.sorted_out, origin, t, self._limits)
-        return min((self._lines[origin].due for origin in group.origins.values() if origin.tracks), default=t)

@@ -14,7 +14,9 @@ INSTANT_MOST = 1e11
 NUMBER_MOST = 2**63
 SHOWN_CHARACTERS = 40
 LABEL_CHARACTERS_MOST = 200
+# What JSON gives is of these very types; truth values are no numbers.
 _OBJECT = {dict}
+_NUMBERS = {int, float}
 
 Fields = dict[str, Any]
 
@@ -33,7 +35,7 @@ def number(source: Fields, key: str) -> float | None:
     value = source.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < NUMBER_MOST:
+    if type(value) not in _NUMBERS or not abs(value) < NUMBER_MOST:
         raise expected(key, "a number", value)
     return float(value)
 
@@ -52,7 +54,7 @@ def whole(source: Fields, key: str) -> int | None:
     value = source.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= NUMBER_MOST:
+    if type(value) is not int or abs(value) >= NUMBER_MOST:
         raise expected(key, "a whole number", value)
     return value
 

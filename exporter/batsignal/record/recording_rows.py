@@ -78,11 +78,6 @@ class _Unfrozen:
         ) = values
 
 
-def _frozen(row: _Unfrozen) -> Session:
-    row.__class__ = Session  # type: ignore[assignment]
-    return row  # type: ignore[return-value]
-
-
 class RowReader:
     """Reads one recording's rows."""
 
@@ -110,7 +105,8 @@ class RowReader:
             return _read_with_care(row)
         if type(made.blocked_by) is list:
             made.blocked_by = pids(row, "blocked_by")
-        return _frozen(made)
+        made.__class__ = Session  # type: ignore[assignment]
+        return made  # type: ignore[return-value]
 
     def _is_right(self, types: tuple[type, ...]) -> bool:
         if not all(one in _QUICK_TYPES[name] for name, one in zip(_COLUMNS, types, strict=True)):
