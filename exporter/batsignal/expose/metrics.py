@@ -72,7 +72,8 @@ class Exposition:
                 if self._monotonic() - form.wanted_at > WANTED_SECONDS:
                     form.parts.clear()
                     form.plain = form.zipped = None
-                    continue
+                if form.plain is None:
+                    continue  # the first answer makes the whole of it: a part must not be taken for that
                 self._render(openmetrics, form, board, changed)
                 self._join(openmetrics, form)
 

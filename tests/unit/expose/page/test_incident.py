@@ -58,7 +58,10 @@ def test_an_incident_that_is_over_is_told_in_the_past_and_asks_for_nothing(board
     text = Text(html).text
     assert "web@2.4.0 leaked connections : 28 sessions held at most; it lasted 11 min" in text
     assert "Shortly before, alice had 26 of 28 sessions ended (batsignal release)" in text
-    assert "What it said to do Roll back web to 2.3.9. Nothing is to be undone or restarted for it now" in text
+    assert (
+        "What to do now Nothing is to be undone or restarted for it now: it is over. While it was lit, it said: Roll"
+        in text
+    )
     assert "The database was healthy: it needed no restart." in text
     assert "do not restart it" not in text
     assert "Do this" not in text
@@ -68,8 +71,9 @@ def test_an_incident_that_is_over_is_told_in_the_past_and_asks_for_nothing(board
 def test_one_that_an_earlier_release_left_in_the_present_is_no_advice_either(boards: Any) -> None:
     view = boards.kept_incident()
     view["signal"] = view["timeline"][-1]["signal"] = boards.told(27)
-    assert "What it said to do Roll back web to 2.3.9. Nothing is to be undone for it now: it is over." in read(
-        boards, view
+    assert (
+        "What to do now Nothing is to be undone for it now: it is over. While it was lit, it said: Roll back"
+        in read(boards, view)
     )
 
 
