@@ -7,9 +7,10 @@ would be parsed for minutes. It must not know what is read.
 
 import errno
 import os
-import select
 import time
 from pathlib import Path
+
+from batsignal import pipes
 
 BYTES_MOST = 1 << 20
 # A file answers at once; a pipe, as a shell makes it of `<(command)`, once its writer has written.
@@ -23,8 +24,7 @@ def read(path: Path) -> bytes:
     Raises OSError, whose `strerror` is one sentence also for what is too large and for a pipe that does not end, and
     ValueError for a path with a zero byte in it.
     """
-    # Without it, opening a pipe that nobody has opened for writing waits until somebody does.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = pipes.opened(path)
     try:
         return _read(descriptor, time.monotonic() + SECONDS_MOST)
     finally:
@@ -33,11 +33,9 @@ def read(path: Path) -> bytes:
 
 def _read(descriptor: int, deadline: float) -> bytes:
     content = bytearray()
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
     while len(content) <= BYTES_MOST:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0 or not poller.poll(remaining * 1000):
+        remaining_seconds = deadline - time.monotonic()
+        if remaining_seconds <= 0 or not pipes.has_something(descriptor, remaining_seconds):
             raise OSError(errno.ETIMEDOUT, f"it does not end within {SECONDS_MOST:g} s")
         chunk = os.read(descriptor, _CHUNK_BYTES)
         if not chunk:

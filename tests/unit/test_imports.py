@@ -45,7 +45,8 @@ LAYERS: dict[str, Layer] = {
     "batsignal": Layer(),
     "batsignal.__main__": Layer(ours=("batsignal.cli",)),
     "batsignal.errors": Layer(),
-    "batsignal.small_file": Layer(),
+    "batsignal.pipes": Layer(),
+    "batsignal.small_file": Layer(ours=("batsignal.pipes",)),
     "batsignal.footprint": Layer(),
     "batsignal.assets": Layer(),
     "batsignal.names": Layer(banned=WORLD, is_pure=True),
@@ -116,7 +117,8 @@ LAYERS: dict[str, Layer] = {
                 "batsignal.detect.signal",
                 "batsignal.record",
             ),
-            *("batsignal.errors", "batsignal.pattern_cost"),
+            # A recording that is read may be a pipe, as a config may be.
+            *("batsignal.errors", "batsignal.pattern_cost", "batsignal.pipes"),
         )
     ),
     "batsignal.deploys.find": Layer(

@@ -10,13 +10,13 @@ import io
 import json
 import os
 import re
-import select
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Never
 
+from batsignal import pipes
 from batsignal.names import legible
 from batsignal.record.recording_fields import Fault, Fields, instant, objects, pids, truth
 from batsignal.record.recording_format import FORMAT, Header, RecordingError
@@ -188,10 +188,8 @@ def _opened(path: Path) -> "io.BufferedReader[Any]":
     # Not Path.resolve, which raises something of its own for links that go round in a circle.
     if not Path(os.path.realpath(path)).is_fifo():
         return path.open("rb")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    if not poller.poll(WRITER_SECONDS_MOST * 1000):
+    descriptor = pipes.opened(path)
+    if not pipes.has_something(descriptor, WRITER_SECONDS_MOST):
         os.close(descriptor)
         raise OSError(errno.ETIMEDOUT, f"nobody has written into this pipe within {WRITER_SECONDS_MOST:g} s")
     os.set_blocking(descriptor, True)
