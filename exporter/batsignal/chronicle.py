@@ -19,8 +19,9 @@ from batsignal.config import Config, ServerConfig, StoreConfig
 from batsignal.detect.hindsight import told_over
 from batsignal.detect.memory import Memory
 from batsignal.detect.signal import Event, Signal
+from batsignal.record.archive import recordings_folder
 from batsignal.record.board import PastIncident, StoreHealth
-from batsignal.record.flight import FlightRecorder, recordings_folder
+from batsignal.record.flight import FlightRecorder
 from batsignal.record.history import History
 from batsignal.record.keeper import Keeper
 from batsignal.record.kept import Left, Past

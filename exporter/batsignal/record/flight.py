@@ -9,13 +9,12 @@ next. It must not grow without bound, whatever the disk and the incidents do.
 """
 
 import contextlib
-import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batsignal.detect.signal import Event, Signal
+from batsignal.record.archive import recording_path, ring_folder
 from batsignal.record.recording_writer import RecordingWriter, open_private
 from batsignal.record.segments import (
     Segment,
@@ -292,45 +291,6 @@ class FlightRecorder:
                 part.unlink(missing_ok=True)
             raise
         del self._spans[span.incident]
-
-
-def recordings_folder(store: Path) -> Path:
-    """Return the folder of the recordings, beside the store."""
-    return store.with_name(f"{store.name}.recordings")
-
-
-def recording_path(folder: Path, incident: str) -> Path:
-    """Return where an incident's recording is kept once it is over."""
-    return folder / f"{incident}.jsonl.gz"
-
-
-def ring_folder(folder: Path, server: str) -> Path:
-    """Return where a server's ring is, whatever its name is made of."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", server)[:40]
-    return folder / f"ring-{name}-{hashlib.sha256(server.encode('utf-8', 'replace')).hexdigest()[:8]}"
-
-
-def prune_recordings(folder: Path, *, keep_days: float, bytes_most: int, now: float) -> int:
-    """Delete what is older than `keep_days` and the oldest beyond the bound; return the bytes that are left.
-
-    What ended lately is the last to go. Raises OSError.
-    """
-    kept = []
-    for path in [*folder.glob("*.jsonl.gz"), *folder.glob("ring-*/*")]:
-        with contextlib.suppress(FileNotFoundError):
-            found = path.stat()
-            kept.append((found.st_mtime, found.st_size, path))
-    left = sum(size for _, size, _ in kept)
-    for written, size, path in sorted(kept, key=lambda one: one[:2]):
-        is_ring = path.parent != folder
-        if written < now - keep_days * 86_400 or (left > bytes_most and not is_ring):
-            path.unlink(missing_ok=True)
-            left -= size
-    for ring in folder.glob("ring-*"):
-        with contextlib.suppress(OSError):  # only an empty one goes
-            if ring.stat().st_mtime < now - keep_days * 86_400:
-                ring.rmdir()
-    return left
 
 
 def _salvaged(segment: Segment) -> Segment | None:

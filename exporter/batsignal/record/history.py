@@ -14,14 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from batsignal.record.archive import recording_path, recordings_folder, ring_folder
 from batsignal.record.database import StoreError, explained, reading
-from batsignal.record.flight import (
-    AFTER_END_SECONDS,
-    BEFORE_ONSET_SECONDS,
-    recording_path,
-    recordings_folder,
-    ring_folder,
-)
+from batsignal.record.flight import AFTER_END_SECONDS, BEFORE_ONSET_SECONDS
 from batsignal.record.kept import RELEASED
 from batsignal.record.past_slots import PastSlots, read_slots
 from batsignal.record.segments import PIECE_BYTES, joined, segments_in, within

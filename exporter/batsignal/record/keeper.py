@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from batsignal.detect.signal import Event
+from batsignal.record.archive import prune_recordings, recordings_folder
 from batsignal.record.board import StoreHealth
 from batsignal.record.database import Database, StoreError, StoreTakenError, explained, is_broken
-from batsignal.record.flight import FlightRecorder, prune_recordings, recordings_folder
+from batsignal.record.flight import FlightRecorder
 from batsignal.record.kept import Left, Past
 from batsignal.record.store import Store
 from batsignal.snapshot import Deploy, Snapshot

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from batsignal.record import keeper as keeper_module
+from batsignal.record.archive import recordings_folder
 from batsignal.record.database import StoreError
-from batsignal.record.flight import FlightRecorder, recordings_folder
+from batsignal.record.flight import FlightRecorder
 from batsignal.record.history import History
 from batsignal.record.keeper import Keeper
 from batsignal.record.kept import Left, Past
