@@ -14,20 +14,8 @@ from batsignal.snapshot import CLIENT_BACKEND, Session
 
 Row = tuple[Any, ...]
 
-_PID, _START, _STATE, _DATABASE, _ROLE, _NAME, _ADDRESS, _QUERY_START, _WAIT_TYPE, _TYPE, _TEXT, _LONG_TEXT = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    8,
-    10,
-    13,
-    17,
-    18,
-)
+_PID, _START, _STATE, _DATABASE, _ROLE, _NAME, _ADDRESS = range(7)
+_QUERY_START, _WAIT_TYPE, _TYPE, _XID, _TEXT, _LONG_TEXT = 8, 10, 13, 14, 17, 18
 # A text is asked for again when it may have changed this long before the last look: a statement reports its start a
 # moment before it becomes visible.
 _TEXT_OVERLAP_SECONDS = 2.0
@@ -125,11 +113,13 @@ class RowReader:
             pid = row[_PID]
             if pid is None or not (_is_client(row) or pid in blockers):
                 continue
-            datname, usename = databases.get(row[_DATABASE]), roles.get(row[_ROLE])
+            names = databases.get(row[_DATABASE]), roles.get(row[_ROLE])
+            # Never 20 values: CPython 3.11 and 3.12 keep up to 2,000 tuples of that size and use none of them again.
+            known = (*row[:_DATABASE], *names, *row[_NAME:_TEXT], blocked_by.get(pid, ()))
             before = self._before.get(pid)
             is_hidden = row[_TYPE] is None
-            told = _called_as_before(row, before[0]) if is_hidden and before is not None else row
-            known = (*told[:_TEXT], datname, usename, blocked_by.get(pid, ()))
+            if is_hidden and before is not None:
+                known = _called_as_before(known, before[0])
             if before is not None and before[0] == known:
                 now[pid] = before
             else:
@@ -143,14 +133,14 @@ class RowReader:
         return tuple(now[pid][1] for pid in sorted(now))
 
 
-def _called_as_before(row: Row, before: Row) -> Row:
-    """Return a row whose begin is hidden with that of the row before, where a pid has kept its role, place and name.
+def _called_as_before(known: Row, before: Row) -> Row:
+    """Return what is known of a row whose begin is hidden with that of before, where a pid kept role, place and name.
 
     Else every session would have left, and another come, at the moment when `pg_monitor` is taken from our role.
     """
-    if row[_DATABASE : _NAME + 1] != before[_DATABASE : _NAME + 1]:
-        return row
-    return (row[_PID], before[_START], *row[_STATE:_ADDRESS], before[_ADDRESS], *row[_ADDRESS + 1 :])
+    if known[_DATABASE : _NAME + 1] != before[_DATABASE : _NAME + 1]:
+        return known
+    return (known[_PID], before[_START], *known[_STATE:_ADDRESS], before[_ADDRESS], *known[_ADDRESS + 1 :])
 
 
 def _text(row: Row) -> str | None:
@@ -159,9 +149,9 @@ def _text(row: Row) -> str | None:
 
 
 def _session(known: Row, text: str | None, before: Session | None) -> Session:
-    (pid, start, state, _, _, application_name, client_addr, xact_start, query_start, state_change) = known[:10]
-    (wait_event_type, wait_event, query_id, backend_type, xid, xmin, leader_pid) = known[10:_TEXT]
-    datname, usename, blocked_by = known[_TEXT:]
+    (pid, start, state, datname, usename, application_name, client_addr, xact_start) = known[:_QUERY_START]
+    (query_start, state_change, wait_event_type, wait_event, query_id, backend_type) = known[_QUERY_START:_XID]
+    (xid, xmin, leader_pid, blocked_by) = known[_XID:]
     same = before if before is not None and before.backend_start == start else None
     query, code = read(text) if text else (same.query, same.code) if same else (None, None)
     return Session(
