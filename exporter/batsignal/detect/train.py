@@ -5,7 +5,7 @@ is asked elsewhere (`leaks`). It has no clock.
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from itertools import pairwise
 from statistics import mean, median, stdev
 
 from batsignal.config import Thresholds
+from batsignal.detect import fills, wording
 from batsignal.detect import lost as losses
-from batsignal.detect import wording
 from batsignal.detect.blame import versions_of
 from batsignal.detect.signal import Subject
 from batsignal.detect.steps import Steps
@@ -35,9 +35,6 @@ GAP_SLACK_SECONDS = 10.0
 # is as long as what was done in it, up to so many seconds.
 TRAFFIC_USES = 20.0
 GAP_AT_REST_MOST_SECONDS = 7200.0
-# What a pool seemed to fill with belongs to the train after it when it came as steadily, or was a single session.
-FILL_GAPS = 2.0
-FILL_STEP_SECONDS = 2.0
 # Of the sessions opened since the onset that are still there, less the first fill of each pool, this share was never
 # used again. Workers that each open one session at their first request come close, and have used many again by then.
 # Where a pool grew at the same time, what it opened while all it had were at work speaks against no leak. Several
@@ -70,6 +67,8 @@ class Train:
     """What looks lost too, and is older: others came in the place of as many."""
     filling: Sequence[Track]
     """What came before it, looks lost too, and passes for the first fill of a pool."""
+    filled: Sequence[tuple[Origin, float]]
+    """Of the fill of its origins, what was most likely lost as well: whose, and from when on that could be told."""
     firsts: Sequence[Track]
     """What is the first of its origin, came alone and in the train's time, and looks lost like the train."""
     firsts_used: int
@@ -105,7 +104,7 @@ class Train:
         for index, opened_at in enumerate(came_before):
             alone = came_before[index + 1 : index + 2] == []
             step = onset - opened_at
-            if step > FILL_GAPS * self.gap_seconds or not (alone or step <= FILL_STEP_SECONDS):
+            if step > fills.FILL_GAPS * self.gap_seconds or not (alone or step <= fills.FILL_STEP_SECONDS):
                 break
             onset = opened_at
         return min(onset, self.firsts[0].opened_at) if self.firsts else onset
@@ -171,8 +170,10 @@ class Train:
     def used_needlessly(self) -> Sequence[Track]:
         """Those that `needless` counts."""
         lost_at: dict[int, list[float]] = defaultdict(list)
+        for origin, told_at in self.filled:
+            lost_at[id(origin)].append(told_at)
         for track in self.tracks:
-            lost_at[id(track.origin)].append(track.lost_at)
+            insort(lost_at[id(track.origin)], track.lost_at)
         return [
             track
             for track in self.used
@@ -243,7 +244,7 @@ def newest_train(
         return None
     lost = _believable(lost[_onset_index(lost, limits.leak_moment_seconds) :], began)
     count, begin = losses.unreplaced(lost, t, limits)
-    return _train(suspects, lost[begin:], len(lost) - begin - count, began) if begin < len(lost) else None
+    return _train(suspects, lost[begin:], len(lost) - begin - count, began, limits) if begin < len(lost) else None
 
 
 def train_since(
@@ -251,43 +252,29 @@ def train_since(
 ) -> Train | None:
     """Return all that was lost since then; None when it is nothing."""
     lost = [track for track in (suspects.lent if lent else suspects.lost) if track.lost_at >= since]
-    return _train(suspects, lost, losses.returned_since(since, origins, limits), since) if lost else None
+    return _train(suspects, lost, losses.returned_since(since, origins, limits), since, limits) if lost else None
 
 
-def _train(suspects: Suspects, lost: Sequence[Track], returned: int, earliest: float) -> Train:
+def _train(suspects: Suspects, lost: Sequence[Track], returned: int, earliest: float, limits: Thresholds) -> Train:
     since = lost[0].lost_at
     used = [track for track in suspects.reused if track.opened_at >= since]
-    places = set(map(_place, lost))
-    lone = [one for one in suspects.lone if _place(one) in places]
-    firsts_since = _firsts_since(lone, lost, earliest)
+    places = set(map(fills.place_of, lost))
+    lone = [one for one in suspects.lone if fills.place_of(one) in places]
+    firsts_since = fills.firsts_since(lone, lost, earliest)
     return Train(
         tracks=tuple(lost),
         before=tuple(track for track in suspects.lost if track.lost_at < since),
         filling=tuple(track for track in suspects.filling if track.opened_at < since),
+        filled=fills.lost_of(suspects.filling, lost, limits),
         firsts=tuple(one for one in lone if one.opened_at >= firsts_since),
-        firsts_used=sum(1 for one in suspects.lone_used if one.opened_at >= firsts_since and _place(one) in places),
+        firsts_used=sum(
+            1 for one in suspects.lone_used if one.opened_at >= firsts_since and fills.place_of(one) in places
+        ),
         returned=returned,
         used=used,
         reused=losses.unreplaced_count(since, used),
         used_before=sum(1 for track in suspects.reused if since - BEFORE_SECONDS <= track.opened_at < since),
     )
-
-
-def _place(track: Track) -> tuple[str | None, ...]:
-    """Return what the pods of one leak share: all of a session's origin but its client."""
-    key = track.origin.key
-    return key.version, key.user, key.database
-
-
-def _firsts_since(lone: Sequence[Track], lost: Sequence[Track], earliest: float) -> float:
-    """Return since when first sessions of fresh origins came as steadily as a train: the train's begin, or before."""
-    since = lost[0].lost_at
-    step_most = FILL_GAPS * (lost[-1].lost_at - since) / max(len(lost) - 1, 1)
-    for track in reversed(lone):
-        if track.opened_at < earliest or since - track.opened_at > step_most:
-            break
-        since = min(since, track.opened_at)
-    return since
 
 
 def _onset_index(lost: Sequence[Track], moment_seconds: float) -> int:

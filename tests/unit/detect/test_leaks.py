@@ -258,6 +258,20 @@ def test_leak_through_a_pool_whose_sessions_had_lain_unused_for_minutes_is_calle
     assert found.since - start == pytest.approx(320, abs=8)
 
 
+def test_leak_through_a_pool_that_had_lost_some_by_the_end_of_its_fill_is_called(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(197))
+    pool = world.pool("web", least=4, most=150, work=8, seconds=0.2, order="fifo", at=300.0)
+    lost = [310.0 + 18.0 * n for n in range(20)]
+    for at in lost:
+        world.call(at, pool.lose)
+    watcher.follow(world.looks(lost[18]))
+    called, found = first(watcher, start)
+    assert lost[0] < called <= lost[11]
+    assert found.severity == "warning"
+
+
 def test_sessions_that_rest_after_a_busy_hour_are_not_lost_while_no_other_is_opened(
     make_world: Any, watcher: Any
 ) -> None:
