@@ -22,9 +22,10 @@ from batsignal.drills import acts, ground, stage
 from batsignal.drills.act import ActSpec, Pace
 from batsignal.drills.catalogue import ROWS
 from batsignal.drills.daemon_api import DaemonApi, api_at, without_login
+from batsignal.drills.drill_event import DrillEvent
 from batsignal.drills.embedded import reserve_port
 from batsignal.drills.ground import Ground
-from batsignal.drills.play import DrillEvent, Play
+from batsignal.drills.play import Play
 from batsignal.drills.truth import Row
 from batsignal.drills.watcher import DAEMON_COMMAND, Watcher
 from batsignal.errors import BatSignalError, ConfigError, UnreachableError

@@ -12,7 +12,7 @@ from typing import Any
 
 from batsignal.cli.demo_timeline import Line, bar, clock, reserved, slots_cell
 from batsignal.cli.terminal import Tone
-from batsignal.drills.play import DrillEvent
+from batsignal.drills.drill_event import DrillEvent
 from batsignal.spelling import count, duration
 
 # Of slots that come and go a line is worth its place once this share of them did, else now and then; of refusals and of

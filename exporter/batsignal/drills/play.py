@@ -1,8 +1,8 @@
 """One drill from the calm to the truth: background, act and daemon brought together, and told as they happen.
 
 Owns the order and the clock of a drill, and turns what it sees into events. It must not print, and must not judge by
-anything but the truth the act tells and the signals the daemon shows (`verdict`). The server is looked at by a thread
-of its own, so that one that hangs does not hang the drill.
+anything but the truth the act tells and the signals the daemon shows (`sightings`, `verdict`). The server is looked at
+by a thread of its own (`pulse`), so that one that hangs does not hang the drill.
 """
 
 import contextlib
@@ -11,119 +11,23 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batsignal.detect.signal import Kind, Subject
 from batsignal.drills.act import ActSpec, Pace, Tell, Told
 from batsignal.drills.actors import background
-from batsignal.drills.daemon_api import DaemonApi, SignalSeen
+from batsignal.drills.daemon_api import DaemonApi
+from batsignal.drills.drill_event import DrillEvent
 from batsignal.drills.ground import Ground
+from batsignal.drills.pulse import PULSE_SECONDS, Pulse
+from batsignal.drills.sightings import Sightings
 from batsignal.drills.truth import Row, Truth
-from batsignal.drills.verdict import Sighted, Verdict, achieved_rate, judge, truth_of
+from batsignal.drills.verdict import Verdict, achieved_rate, judge, truth_of
 from batsignal.errors import BatSignalError, UnreachableError
 
 TICK_SECONDS = 1.0
-PULSE_SECONDS = 0.25
-# A server that does not answer the simplest question for so long is gone, whatever it is doing.
-HANG_SECONDS = 15.0
 AFTER_DONE_SECONDS = 10.0
 JOIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrillEvent:
-    """Something that happened at `t`, in order; `facts` can be written as JSON."""
-
-    t: float
-    event: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _Pulse:
-    """Counts the slots over and over; says when the server went away, or when it stopped answering."""
-
-    def __init__(self, ground: Ground) -> None:
-        self.used: int | None = ground.used()
-        self.full_at: float | None = None
-        self._ground = ground
-        self._lost: UnreachableError | None = None
-        self._beat_at = time.monotonic()
-        ground.start_thread(self._run, "drill pulse")
-
-    def require_life(self) -> None:
-        """Raise UnreachableError when the server is gone and the act has no hand in it."""
-        if self._ground.is_away:
-            self._beat_at = time.monotonic()
-        elif self._lost is not None:
-            raise self._lost
-        elif time.monotonic() - self._beat_at > HANG_SECONDS:
-            raise UnreachableError(f"the server under drill has not answered for {HANG_SECONDS:.0f} s")
-
-    def _run(self) -> None:
-        while not self._ground.stopped.wait(PULSE_SECONDS):
-            try:
-                used = self._ground.used()
-            except UnreachableError as exc:
-                self.used = None
-                if not self._ground.is_away and not self._ground.stopped.is_set():
-                    self._lost = exc
-                    return
-                continue
-            self._beat_at = time.monotonic()
-            if used >= self._ground.slots.usable and self.full_at is None:
-                self.full_at = time.time()
-            self.used = used
-
-
-class _Signals:
-    """Follows the daemon's signals by their ids."""
-
-    def __init__(self, api: DaemonApi | None) -> None:
-        self._api = api
-        self._lit: dict[str, SignalSeen] = {}
-        self._sighted: dict[str, Sighted] = {}
-        before = api.lit() if api is not None else None
-        # What was lit before the drill began is none of its business.
-        self._before = {seen.id for seen in before.signals} if before is not None else set()
-
-    @property
-    def sighted(self) -> list[Sighted]:
-        return list(self._sighted.values())
-
-    def look(self) -> Iterator[DrillEvent]:
-        """Yield what was raised, changed in severity or subject, and cleared since the last look."""
-        lit = self._api.lit() if self._api is not None else None
-        if lit is None:
-            return
-        now = time.time()
-        seen_now = {seen.id: seen for seen in lit.signals if seen.id not in self._before}
-        for seen in seen_now.values():
-            was = self._lit.get(seen.id)
-            self._note(seen, lit.ahead_seconds)
-            if was is None:
-                yield DrillEvent(t=seen.detected + lit.ahead_seconds, event="raised", facts=_signal_facts(seen))
-            elif (was.severity, was.subject, was.deploy) != (seen.severity, seen.subject, seen.deploy):
-                yield DrillEvent(t=now, event="updated", facts=_signal_facts(seen))
-        for seen in self._lit.values():
-            if seen.id not in seen_now:
-                self._sighted[seen.id] = replace(self._sighted[seen.id], cleared_at=now)
-                yield DrillEvent(t=now, event="cleared", facts={"id": seen.id, "kind": seen.kind})
-        self._lit = seen_now
-
-    def _note(self, seen: SignalSeen, ahead_seconds: float) -> None:
-        was = self._sighted.get(seen.id)
-        worst = "critical" if was is not None and was.severity == "critical" else seen.severity
-        self._sighted[seen.id] = Sighted(
-            id=seen.id,
-            kind=seen.kind,
-            severity=worst,
-            subject=seen.subject,
-            detected=seen.detected + ahead_seconds,
-            cleared_at=None,
-            summary=seen.summary,
-            deploy=seen.deploy,
-        )
 
 
 class Play:
@@ -147,7 +51,7 @@ class Play:
         self._has_daemon = api is not None
         self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._tell = Tell(self._told.put)
-        self._signals = _Signals(api)
+        self._signals = Sightings(api)
         self._failure: BaseException | None = None
         self._shown: tuple[object, ...] = ()
         self._refusals = 0
@@ -159,11 +63,11 @@ class Play:
 
         `forever` goes on after the time is up. Raises UnreachableError when the server goes away, with no truth told.
         """
-        pulse = _Pulse(self._ground)
+        pulse = Pulse(self._ground)
         with contextlib.nullcontext() if self._spec.own_background else background.going_on(self._ground):
             yield from self._run(pulse, stop, forever=forever)
 
-    def _run(self, pulse: _Pulse, stop: threading.Event, *, forever: bool) -> Iterator[DrillEvent]:
+    def _run(self, pulse: Pulse, stop: threading.Event, *, forever: bool) -> Iterator[DrillEvent]:
         ground, pace = self._ground, self._pace
         calm_seconds = pace.calm_seconds or 0.0
         began = time.monotonic()
@@ -202,7 +106,7 @@ class Play:
             self._failure = exc
 
     def _go_on(
-        self, pulse: _Pulse, stop: threading.Event, *, until: float | None, ends_when_done: bool = False
+        self, pulse: Pulse, stop: threading.Event, *, until: float | None, ends_when_done: bool = False
     ) -> Iterator[DrillEvent]:
         """Look once a second until it is time, and pass on at once what the act tells."""
         done_at: float | None = None
@@ -245,7 +149,7 @@ class Play:
             except queue.Empty:
                 return
 
-    def _look(self, pulse: _Pulse, *, until: float = math.inf) -> Iterator[DrillEvent]:
+    def _look(self, pulse: Pulse, *, until: float = math.inf) -> Iterator[DrillEvent]:
         ground, now = self._ground, time.time()
         yield from self._what_was_told(0.0, until=until)
         if pulse.full_at is not None and not self._full_said:
@@ -264,7 +168,7 @@ class Play:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def _conclude(self, pulse: _Pulse, ended_at: float) -> Iterator[DrillEvent]:
+    def _conclude(self, pulse: Pulse, ended_at: float) -> Iterator[DrillEvent]:
         yield from self._what_was_told(0.0, until=ended_at)
         lost_at = [at for at in self._tell.lost_at if at <= ended_at]
         achieved, asked = achieved_rate(lost_at), self._pace.rate_per_second
@@ -303,7 +207,7 @@ class Play:
             ahead = {"predicted": truth.exhaustion is not None and truth.exhaustion > ended_at}
             yield DrillEvent(t=time.time(), event="truth", facts={**truth.as_json(), **own, **ahead})
 
-    def _exhaustion(self, kind: Kind, pulse: _Pulse, achieved: float | None, ended_at: float) -> float | None:
+    def _exhaustion(self, kind: Kind, pulse: Pulse, achieved: float | None, ended_at: float) -> float | None:
         """Return when the limit was reached, or would be if the leak went on as it did; None if it never is."""
         if kind in {"pool_starvation", "endpoint_down", "endpoint_slow", "database_unreachable", "idle_in_transaction"}:
             return None
@@ -320,20 +224,6 @@ def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Subject)
         else value
         for name, value in facts.items()
-    }
-
-
-def _signal_facts(seen: SignalSeen) -> dict[str, Any]:
-    return {
-        "id": seen.id,
-        "kind": seen.kind,
-        "severity": seen.severity,
-        "subject": {name: value for name, value in seen.subject.items() if value is not None},
-        "exhaustion_seconds": seen.exhaustion_seconds,
-        "deploy": None if seen.deploy is None else dict(seen.deploy),
-        "summary": seen.summary,
-        "evidence": list(seen.evidence),
-        "action": seen.action,
     }
 
 

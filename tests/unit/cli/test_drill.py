@@ -8,7 +8,7 @@ from batsignal.cli.drill import Wish, run
 from batsignal.cli.drill_timeline import DrillTimeline, as_json
 from batsignal.drills.act import Pace
 from batsignal.drills.catalogue import ROWS
-from batsignal.drills.play import DrillEvent
+from batsignal.drills.drill_event import DrillEvent
 from batsignal.errors import ConfigError
 
 T0 = 1_760_000_000.0
