@@ -172,7 +172,8 @@ class Train:
         lost_at: dict[int, list[float]] = defaultdict(list)
         for origin, told_at in self.filled:
             lost_at[id(origin)].append(told_at)
-        for track in self.tracks:
+        # What a pod lost before its pool had opened any is idle beside the first that the pool opens.
+        for track in (*self.firsts, *self.tracks):
             insort(lost_at[id(track.origin)], track.lost_at)
         return [
             track
@@ -261,12 +262,13 @@ def _train(suspects: Suspects, lost: Sequence[Track], returned: int, earliest: f
     places = set(map(fills.place_of, lost))
     lone = [one for one in suspects.lone if fills.place_of(one) in places]
     firsts_since = fills.firsts_since(lone, lost, earliest)
+    firsts = tuple(one for one in lone if one.opened_at >= firsts_since)
     return Train(
         tracks=tuple(lost),
         before=tuple(track for track in suspects.lost if track.lost_at < since),
         filling=tuple(track for track in suspects.filling if track.opened_at < since),
-        filled=fills.lost_of(suspects.filling, lost, limits),
-        firsts=tuple(one for one in lone if one.opened_at >= firsts_since),
+        filled=fills.lost_of([one for one in suspects.filling if one not in firsts], lost, limits),
+        firsts=firsts,
         firsts_used=sum(
             1 for one in suspects.lone_used if one.opened_at >= firsts_since and fills.place_of(one) in places
         ),

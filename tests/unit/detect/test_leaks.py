@@ -152,6 +152,19 @@ def test_leak_spread_over_fresh_pods_is_called_in_time_and_counts_the_first_sess
     assert left / 1.2 <= found.exhaustion_seconds <= left * 1.2
 
 
+def test_what_pods_open_beside_the_first_that_each_of_them_lost_speaks_against_no_leak(
+    make_world: Any, watcher: Any, start: float
+) -> None:
+    world = make_world(slots=small(397))
+    for n, pod in enumerate(PODS):  # each loses one before its pool has opened any, and works little
+        place = {"client": pod}
+        world.call(ONSET + 2.0 * n, lambda place=place: world.open("web@2.4.0", **place).use(world.now + 0.01, 0.02))
+        world.pool("web@2.4.0", work=0.12, least=0, most=5, at=ONSET + 2.0 * n + 4.0, place=place)
+        world.call(ONSET + 2.0 * n + 11.0, lambda place=place: world.open("web@2.4.0", **place).use(world.now, 0.02))
+    watcher.follow(world.looks(ONSET + 60))
+    assert first(watcher, start)[0] - ONSET <= 40
+
+
 @pytest.mark.parametrize("sessions", [1, 2])
 def test_pods_that_start_one_after_the_other_and_wait_for_their_turn_are_no_leak(
     make_world: Any, watcher: Any, sessions: int
