@@ -127,8 +127,8 @@ class PileupDetector:
             return False
         lit.groups += tuple(group for group in crowd.groups if group not in lit.groups)
         lit.count, lit.fewer_seconds = len(crowd.long), 0.0
-        if crowd.whole_pool_ratio >= WHOLE_POOL_RATIO and not crowd.quick_since(window.t - PILE_SECONDS):
-            lit.is_mixed = False  # they have left the quick ones no session
+        if lit.is_mixed and crowd.whole_pool_ratio >= WHOLE_POOL_RATIO:
+            lit.is_mixed = crowd.quick_since(window.t - PILE_SECONDS) > 0  # or they have left those no session
         lit.finding = self._finding(key, crowd, lit, window)
         return True
 

@@ -141,6 +141,31 @@ def test_statement_with_slow_ones_among_its_quick_ones_piles_up_once_none_is_qui
     assert raised.signal.finding.severity == "critical"
 
 
+def test_slow_ones_among_quick_ones_warn_when_they_gather_and_wake_once_the_quick_ones_find_no_session(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    facts = {"query": SLOW, "query_id": "815", "opened": 0.0}
+
+    def scene(t: float) -> Iterator[Any]:
+        for n, at in enumerate((100.0, 200.0, 300.0)):
+            if at <= t < at + 30:
+                yield row(50 + n, "active", at=at, xact_start=at, **facts)
+        yield from pile(row, t, since=400.0, rate=0.4, most=48, **facts)
+        for n in range(12):
+            begun = 520.0 + 0.3 * n
+            if t < begun:
+                yield row(100 + n, "idle", at=t - 0.3, **facts)
+            else:
+                yield row(100 + n, "active", at=begun, xact_start=begun, **facts)
+
+    show(watcher, scene, 515, used=197)
+    (raised,) = watcher.raised("query_pileup")
+    assert raised.signal.finding.severity == "warning"
+    assert "ends as quickly as ever" in raised.signal.finding.action
+    show(watcher, scene, 540, begin=515, used=197)
+    assert [finding.severity for finding in watcher.now if finding.kind == "query_pileup"] == ["critical"]
+
+
 def test_unnamed_service_and_server_without_ids_are_told_by_user_and_fingerprint(
     row: Row, show: Show, watcher: Any
 ) -> None:
