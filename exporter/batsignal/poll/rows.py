@@ -16,6 +16,7 @@ Row = tuple[Any, ...]
 
 _PID, _START, _STATE, _DATABASE, _ROLE, _NAME, _ADDRESS = range(7)
 _QUERY_START, _WAIT_TYPE, _TYPE, _XID, _TEXT, _LONG_TEXT = 8, 10, 13, 14, 17, 18
+_COME_AGAIN = frozenset({*range(_STATE, _ADDRESS + 1), _WAIT_TYPE, _WAIT_TYPE + 1, _TYPE})
 # A text is asked for again when it may have changed this long before the last look: a statement reports its start a
 # moment before it becomes visible.
 _TEXT_OVERLAP_SECONDS = 2.0
@@ -124,13 +125,18 @@ class RowReader:
                 now[pid] = before
             else:
                 same = before[1] if before is not None and not is_hidden else None
-                known = tuple(self._same.of(one) if isinstance(one, str) else one for one in known)
+                known = self._sharing(known)
                 now[pid] = (known, _session(known, _text(row), same))
         self._before = now
         # After the server's clock stepped back there is no saying which texts were new: the next look asks for all.
         self._looked_at = None if stepped_back else t
         # By pid, as a recording is read: a live run and its replay see the same in the same order.
         return tuple(now[pid][1] for pid in sorted(now))
+
+    def _sharing(self, known: Row) -> Row:
+        """Return the same with one object for texts that are equal: names, places and states, which come again."""
+        of = self._same.of
+        return tuple(of(one) if at in _COME_AGAIN and one is not None else one for at, one in enumerate(known))
 
 
 def _called_as_before(known: Row, before: Row) -> Row:
