@@ -113,7 +113,10 @@ class Window:
         return snapshot.is_detailed
 
     def _take_in(self, rows: Sequence[Session]) -> list[Track]:
-        """Take in the rows of a look and return the sessions that are new where they say to come from."""
+        """Take in the rows of a look and return the sessions that are new where they say to come from.
+
+        A look has one row a session: who polls and who reads recordings sees to that.
+        """
         come: dict[SessionKey, Session] = {}
         moved: dict[Track, Session] = {}
         tracks, same = self._tracks, 0
