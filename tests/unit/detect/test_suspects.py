@@ -18,7 +18,8 @@ LOOKS = 900
 # A session is young for 30 s, and while one is, its origin is sorted out at every look: what is kept is asked later.
 LOSES_EVERY_SECONDS = 200
 
-Pids = tuple[list[int], list[int], list[int], list[int]]
+Pids = tuple[list[int], ...]
+"""Of the suspects, part by part: the last are those that were lent before they were lost."""
 
 
 def lent_and_lost(seed: int) -> Iterator[Snapshot]:
@@ -57,7 +58,7 @@ def told(seed: int, pattern: ApplicationPattern) -> list[Pids]:
         lineup.look(window)
         (group,) = window.groups.values()
         found = lineup.suspects(group, window.t)
-        parts = (found.lost, found.filling, found.reused, found.lent)
+        parts = (found.lost, found.filling, found.lone, found.lone_used, found.reused, found.lent)
         said.append(tuple([track.session.pid for track in part] for part in parts))
     return said
 
