@@ -4,6 +4,7 @@ Needs chromium and its driver. Nothing is posed: the demo runs, and its page is 
 the signal is lit (on a screen and on a phone), and so is the page of the incident.
 """
 
+import argparse
 import base64
 import io
 import json
@@ -31,6 +32,7 @@ COLOURS = 256
 
 def main() -> None:
     """Run the demo and take the pictures."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PICTURES.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "batsignal", "demo", "--web.listen-address", ADDRESS]
     demo = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command

@@ -148,7 +148,7 @@ def test_the_stack_comes_up_and_its_incident_pages(tmp_path: Path) -> None:
     assert re.search(
         r"^\[pager\] firing critical BatSignalLeak: web(@2\.4\.0)? leaks connections", seen["page"], re.MULTILINE
     )
-    assert re.search(r"^\[pager\]     .*[Rr]oll back web@2\.4\.0\.", seen["page"], re.MULTILINE)
+    assert re.search(r"^\[pager\]     .*[Rr]oll back web@2\.4\.0 to 2\.3\.9\.", seen["page"], re.MULTILINE)
     (leak,) = [signal for signal in seen["lit"] if signal["kind"] == "leak"]
     assert (leak["server"], leak["subject"]["application"], leak["deploy"]["version"]) == ("shop-db", "web", "2.4.0")
     assert {name: seen["codes"][name] for name in OURS} == dict.fromkeys(OURS, 0)
