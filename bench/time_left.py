@@ -31,9 +31,9 @@ FACTOR_MOST = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """Predicted over true time left half-way of one truth. `ours` is None where no signal was lit by then."""
+    """Predicted over true time left half-way of one truth that was called by then."""
 
-    ours: float | None
+    ours: float
     from_onset: float
     hindsight: float
 
@@ -50,13 +50,13 @@ def halves(task: tuple[str, int]) -> list[Halves]:
     said = tuple(one for life, events in enumerate(watches.events()) for one in said_of(events, life))
     truths = score(play.truths_of(), said, may_warn=False, ended=ended).truths
     return [
-        _halves(told, told.truth.exhaustion, looks)
+        _halves(told, told.half_way_ratio, told.truth.exhaustion, looks)
         for told in truths
-        if told.truth.exhaustion is not None and told.truth.exhaustion <= ended and not told.truth.optional
+        if told.truth.exhaustion is not None and told.half_way_ratio is not None and not told.truth.optional
     ]
 
 
-def _halves(told: TruthScore, exhaustion: float, looks: list[Snapshot]) -> Halves:
+def _halves(told: TruthScore, ours: float, exhaustion: float, looks: list[Snapshot]) -> Halves:
     onset, limit = told.truth.onset, told.truth.subject.limit or "server"
     half_way = (onset + exhaustion) / 2
     counts = {look.t: _used(look, limit) for look in looks if onset - 1 <= look.t <= exhaustion + 1}
@@ -64,7 +64,7 @@ def _halves(told: TruthScore, exhaustion: float, looks: list[Snapshot]) -> Halve
     now = counts[max(t for t in counts if t <= half_way)]
     # Both halves are as long: the times of the two lines are shares of one.
     return Halves(
-        ours=told.half_way_ratio,
+        ours=ours,
         from_onset=(full - now) / (now - first) if now > first else math.inf,
         hindsight=2 * (full - now) / (full - first),
     )
@@ -93,7 +93,7 @@ def main() -> int:
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for row in arguments.rows:
             tasks = [(row, seed) for seed in range(arguments.variations)]
-            told = [one for some in pool.map(halves, tasks) for one in some if one.ours is not None]
+            told = [one for some in pool.map(halves, tasks) for one in some]
             if told:
                 _print(row, told)
                 everything += told
@@ -102,7 +102,7 @@ def main() -> int:
 
 
 def _print(name: str, told: list[Halves]) -> None:
-    ours = _share([one.ours for one in told if one.ours is not None])
+    ours = _share([one.ours for one in told])
     from_onset, hindsight = _share([one.from_onset for one in told]), _share([one.hindsight for one in told])
     print(f"{name:24} {ours:>8} {from_onset:>10} {hindsight:>9}", flush=True)
 
