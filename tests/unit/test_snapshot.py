@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -52,3 +52,16 @@ def test_failed_look_uses_no_slot_but_our_own() -> None:
 def test_what_crosses_a_border_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         session().state = "active"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(Session)])
+def test_sessions_are_equal_when_every_value_is(name: str) -> None:
+    session = Session(pid=1, backend_start=1.0, state="idle")
+    same = Session(pid=1, backend_start=1.0, state="idle")
+    assert session == same
+    assert hash(session) == hash(same)
+    assert session != replace(session, **{name: "another"})
+
+
+def test_session_is_no_tuple() -> None:
+    assert Session(pid=1, backend_start=1.0, state="idle") != (1, 1.0, "idle")
