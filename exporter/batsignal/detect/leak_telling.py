@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from batsignal.config import Thresholds
-from batsignal.detect import come_back, wording
+from batsignal.detect import come_back, headroom, wording
 from batsignal.detect import lost as losses
 from batsignal.detect.limits import Limit, limits_of
 from batsignal.detect.signal import Finding, Severity, Subject
@@ -58,6 +58,21 @@ def told(group: Group, train: Train, window: Window, numbers: Thresholds, *, sin
         ),
         undo=_undo(subject),
         versions=train.versions,
+    )
+
+
+def told_again(before: Finding, sessions: int, window: Window) -> Finding:
+    """Return what is said of a leak whose sessions were ended, and whose culprit holds as many again at once."""
+    room = max((headroom.usable(window) or 0) - window.used, 0)
+    again = f"{wording.sessions(sessions)} again right after those that were lost had been ended"
+    left = f"{room} slots are left" if room else "no slot is left"
+    return replace(
+        before,
+        sessions=sessions,
+        exhaustion_seconds=math.inf if room else 0.0,
+        evidence=(again, *before.evidence[1:]),
+        summary=f"{wording.culprit(before.subject)} leaks connections: its sessions were ended, and {sessions} are"
+        f" held again; {left}",
     )
 
 

@@ -51,6 +51,8 @@ STANDSTILL_GAPS = 8.0
 STANDSTILL_LIFE_RATIO = 0.25
 # One that only rested is called again once so many more were lost.
 RESUMED_SESSIONS = 4
+# Some of those that were refused come late for the slots of a leak whose sessions were ended.
+TAKEN_AGAIN_RATIO = 0.8
 
 
 @dataclass(slots=True)
@@ -68,6 +70,9 @@ class _Lit:
     lent: bool
     """Whether sessions are among it that a pool had lent for long before."""
     fewer_since: float | None = None
+    ended_at: float = 0.0
+    held_at: float = 0.0
+    """When its sessions were ended at the earliest, and when most of it, or as many taken anew, was seen last."""
 
 
 class LeakDetector:
@@ -140,13 +145,17 @@ class LeakDetector:
             self._lit[group.key] = lit
             self._rested.pop(group.key, None)
         train = self._train(group, suspects, window, lit.since, lent=lit.lent)
+        return self._taken_again(group, lit, train, window) or self._goes_on_as(group, lit, train, window)
+
+    def _goes_on_as(self, group: Group, lit: _Lit, train: Train | None, window: Window) -> Finding | None:
+        """Return what is said of a leak that is lit at this look, None when it has ended by now."""
         if train is None or self._is_explained(group, train, window):
             lit.fewer_since = window.t if lit.fewer_since is None else lit.fewer_since
             if window.t - lit.fewer_since >= self._limits.leak_clear_seconds:
                 self._end(group)
                 return None
             if train is None:
-                return next((finding for finding in self._last if finding.key == group.key), None)
+                return self._last_of(group)
         else:
             lit.fewer_since = None
             if self._has_stood_still(lit, group, train, window):
@@ -155,6 +164,27 @@ class LeakDetector:
         finding = leak_telling.told(group, train, window, self._limits, since=lit.since, was=lit.severity)
         lit.severity = finding.severity
         return finding
+
+    def _taken_again(self, group: Group, lit: _Lit, train: Train | None, window: Window) -> Finding | None:
+        """Return what is said where most that was lost was ended, and the culprit took as many anew at once.
+
+        Whoever ends the sessions of a leak without undoing it lets in those that had been refused, all at one moment:
+        nothing tells them from a fill, and where no slot is left nothing grows. It is over when there are fewer.
+        """
+        last = self._last_of(group)
+        if last is None or (train is not None and 2 * train.lost > lit.most):
+            lit.ended_at = lit.held_at = window.t
+            return None
+        if not _is_full(window, self._limits.saturation_critical_ratio):
+            return None
+        origins = [one for one in group.origins.values() if last.subject.version in (None, one.key.version)]
+        opened = [track.opened_at for origin in origins for track in origin.tracks.values()]
+        for ended_at in (lit.ended_at, lit.held_at):
+            held = sum(1 for at in opened if ended_at <= at <= ended_at + self._limits.leak_clear_seconds)
+            if held >= TAKEN_AGAIN_RATIO * lit.most:
+                lit.ended_at, lit.held_at, lit.fewer_since = ended_at, window.t, None
+                return leak_telling.told_again(last, held, window)
+        return None
 
     def _begun(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
         train, lent = self._train(group, suspects, window, None), False
@@ -318,6 +348,9 @@ class LeakDetector:
         taken = sum(1 for track in train.tracks if track.lost_at >= since)
         back = losses.given_back(since, train.gap_seconds, group.origins.values(), self._limits)
         return back > GIVEN_BACK_RATIO * taken
+
+    def _last_of(self, group: Group) -> Finding | None:
+        return next((finding for finding in self._last if finding.key == group.key), None)
 
     # -- its end ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -904,3 +904,38 @@ def test_large_pool_that_fills_at_the_pace_of_slow_logins_is_none(make_world: An
     world.pool("web", least=sessions, most=sessions, at=60.0, fill_gap_seconds=0.8)
     watcher.follow(world.looks(200))
     assert not watcher.raised("leak"), watcher.sentences()
+
+
+# -- whose sessions are ended and that is not undone -------------------------------------------------------------------
+
+
+def lost_until_full(row: Callable[..., Any], t: float, *, version: str, ended: tuple[float, ...]) -> Iterator[Any]:
+    """A leak of one each second until 97 are held; all are ended at instants, and as many are taken that moment."""
+    name = f"web@{version}"
+    for begin in sorted(ended, reverse=True):
+        if t >= begin:
+            pids = range(int(begin) * 10, int(begin) * 10 + 97)
+            yield from (row(pid, at=begin + 0.2, opened=begin + 0.1, application_name=name) for pid in pids)
+            return
+    lost = [n for n in range(97) if 60.0 + n <= t]
+    yield from (row(200 + n, at=60.1 + n, opened=60.0 + n, application_name="web@2.4.0") for n in lost)
+
+
+def test_leak_whose_sessions_were_ended_and_taken_again_at_once_goes_on_with_who_it_is(
+    row: Callable[..., Any], show: Callable[..., Any], watcher: Any
+) -> None:
+    show(watcher, lambda t: lost_until_full(row, t, version="2.4.0", ended=(220.0, 260.0)), 320)
+    (raised,) = watcher.raised("leak")
+    assert not watcher.cleared("leak")
+    assert not watcher.raised("saturation")
+    finding = watcher.at(320)
+    assert (finding.subject.application, finding.subject.version) == ("web", "2.4.0")
+    assert finding.since == raised.signal.finding.since
+    assert "97 are held again; no slot is left" in finding.summary
+
+
+def test_leak_that_was_rolled_back_is_over_though_the_old_version_takes_every_slot(
+    row: Callable[..., Any], show: Callable[..., Any], watcher: Any
+) -> None:
+    show(watcher, lambda t: lost_until_full(row, t, version="2.3.9", ended=(220.0,)), 320)
+    assert watcher.cleared("leak")
