@@ -17,6 +17,7 @@ import pytest
 
 from batsignal.expose.server import WebServer, build_app
 
+DRIVER_STARTS_MOST = 5
 DEADLINE_SECONDS = 60
 CHROMIUM = "/usr/bin/chromium"
 QUIET_ARGUMENTS = [
@@ -205,15 +206,19 @@ def site(boards: Any) -> Iterator[LiveSite]:
 
 @pytest.fixture(scope="session")
 def driver() -> Iterator[str]:
-    process = subprocess.Popen(["/usr/bin/chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if found := re.search(r"started successfully on port (\d+)", line):
-            yield f"http://127.0.0.1:{found[1]}"
-            break
-    process.terminate()
-    process.wait(DEADLINE_SECONDS)
-    process.stdout.close()
+    said: list[str] = []
+    for _ in range(DRIVER_STARTS_MOST):
+        # It looks for a port that is free and takes it a moment later: it ends when somebody else was quicker.
+        with subprocess.Popen(["/usr/bin/chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line)
+                if found := re.search(r"started successfully on port (\d+)", line):
+                    yield f"http://127.0.0.1:{found[1]}"
+                    process.terminate()
+                    process.wait(DEADLINE_SECONDS)
+                    return
+    pytest.fail(f"chromedriver did not start: {said}")
 
 
 @pytest.fixture
