@@ -57,8 +57,11 @@ def _most(signal: Signal) -> str:
     return wording.sessions(max(signal.sessions_most, signal.finding.sessions))
 
 
-def _who(signal: Signal) -> str:
-    return wording.culprit(signal.finding.subject)
+def _who(signal: Signal, nobody: str | None = None) -> str:
+    """Return who it was; `nobody` are the words for it where neither a service nor a user is known."""
+    subject = signal.finding.subject
+    is_known = subject.application or subject.user
+    return wording.culprit(subject) if is_known or nobody is None else nobody
 
 
 def _leak(signal: Signal) -> str:
@@ -76,15 +79,12 @@ def _query_pileup(signal: Signal) -> str:
 
 
 def _lock_pileup(signal: Signal) -> str:
-    subject = signal.finding.subject
-    who = _who(signal) if subject.application or subject.user else "a transaction of nobody known"
+    who = _who(signal, "a transaction of nobody known")
     return f"{who} blocked others: {_most(signal)} waited for its locks at most"
 
 
 def _storm(signal: Signal) -> str:
-    subject = signal.finding.subject
-    who = _who(signal) if subject.application or subject.user else "clients"
-    return f"{who} opened sessions far faster than usual"
+    return f"{_who(signal, 'clients')} opened sessions far faster than usual"
 
 
 def _idle_in_transaction(signal: Signal) -> str:

@@ -63,16 +63,16 @@ def told(group: Group, train: Train, window: Window, numbers: Thresholds, *, sin
 
 def told_again(before: Finding, sessions: int, window: Window) -> Finding:
     """Return what is said of a leak whose sessions were ended, and whose culprit holds as many again at once."""
-    room = max((headroom.usable(window) or 0) - window.used, 0)
+    slots = headroom.usable(window)
+    exhaustion = 0.0 if slots is not None and window.used >= slots else math.inf
     again = f"{wording.sessions(sessions)} again right after those that were lost had been ended"
-    left = f"{room} slots are left" if room else "no slot is left"
     return replace(
         before,
         sessions=sessions,
-        exhaustion_seconds=math.inf if room else 0.0,
+        exhaustion_seconds=exhaustion,
         evidence=(again, *before.evidence[1:]),
         summary=f"{wording.culprit(before.subject)} leaks connections: its sessions were ended, and {sessions} are"
-        f" held again; {left}",
+        f" held again{headroom.left(window, exhaustion)}",
     )
 
 

@@ -96,6 +96,13 @@ def told(timeline: DrillTimeline, t: float, event: str, **facts: Any) -> list[st
 AS_USUAL = {"then_seconds": 70.0}
 
 
+def whole_server_timeline() -> DrillTimeline:
+    """A timeline of a drill that may take every slot."""
+    timeline = DrillTimeline(draws=False)
+    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)
+    return timeline
+
+
 def calm_timeline() -> DrillTimeline:
     timeline = DrillTimeline(draws=False)
     told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=48)
@@ -118,8 +125,7 @@ def test_before_the_onset_time_counts_from_the_calm_and_then_from_the_onset() ->
 
 
 def test_slots_that_read_as_before_are_not_told_again() -> None:
-    timeline = DrillTimeline(draws=False)
-    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)
+    timeline = whole_server_timeline()
     assert told(timeline, T0 + 1, "slots", used=12, usable=97, held=11)
     assert not told(timeline, T0 + 2, "slots", used=12, usable=97, held=12)
     told(timeline, T0 + 3, "lost", sessions=1)
@@ -137,8 +143,7 @@ def test_slots_that_come_and_go_a_little_are_told_now_and_then_and_a_move_at_onc
 
 
 def test_reserved_slots_that_are_taken_are_told_apart() -> None:
-    timeline = DrillTimeline(draws=False)
-    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)
+    timeline = whole_server_timeline()
     [line] = told(timeline, T0 + 1, "slots", used=98, usable=97, held=97)
     assert line.endswith("slots  97/97  #################### +1 reserved")
 
@@ -163,8 +168,7 @@ def test_an_update_that_goes_to_and_fro_is_told_once_and_a_turn_of_severity_each
 
 
 def test_slots_of_a_server_that_is_all_ours_are_told_without_seats() -> None:
-    timeline = DrillTimeline(draws=False)
-    told(timeline, T0, "calm", drill="leak", story="a deploy", seconds=15.0, **AS_USUAL, slots=97, budget=97)
+    timeline = whole_server_timeline()
     [line] = told(timeline, T0 + 1, "slots", used=8, usable=97, held=17)
     assert line.endswith("slots   8/97  ##..................")
 
