@@ -58,6 +58,12 @@ def usable(window: Window) -> int | None:
     return None if snapshot is None or snapshot.slots is None or not snapshot.slots.usable else snapshot.slots.usable
 
 
+def is_full(window: Window, ratio: float) -> bool:
+    """Return whether so much of the slots is taken; False when they are not known."""
+    slots = usable(window)
+    return slots is not None and window.used >= ratio * slots
+
+
 def used_ratio(window: Window, sessions: Iterable[Session]) -> float:
     """Return how full the fullest limit is that these sessions count against, 0 to 1; 0 when no limit is known."""
     snapshot = window.snapshot

@@ -61,18 +61,26 @@ def told(group: Group, train: Train, window: Window, numbers: Thresholds, *, sin
     )
 
 
-def told_again(before: Finding, sessions: int, window: Window) -> Finding:
-    """Return what is said of a leak whose sessions were ended, and whose culprit holds as many again at once."""
+def told_again(before: Finding, sessions: int, window: Window, *, gap_seconds: float = math.inf) -> Finding:
+    """Return what is said of a leak whose sessions were ended, and whose culprit has taken so many since.
+
+    `gap_seconds` is how often it takes one, if it goes on as it did; infinite where it took them all at once.
+    """
     slots = headroom.usable(window)
-    exhaustion = 0.0 if slots is not None and window.used >= slots else math.inf
-    again = f"{wording.sessions(sessions)} again right after those that were lost had been ended"
+    room = math.inf if slots is None else max(slots - window.used, 0)
+    exhaustion = room * gap_seconds if sessions and room else 0.0 if not room else math.inf
+    if sessions:
+        again = f"{wording.sessions(sessions)} again right after those that were lost had been ended"
+        now = f"{sessions} held again{headroom.left(window, exhaustion)}"
+    else:
+        again = "those that were lost have been ended"
+        now = "whether it goes on is not seen yet"
     return replace(
         before,
         sessions=sessions,
         exhaustion_seconds=exhaustion,
         evidence=(again, *before.evidence[1:]),
-        summary=f"{wording.culprit(before.subject)} leaks connections: its sessions were ended, and {sessions} are"
-        f" held again{headroom.left(window, exhaustion)}",
+        summary=f"{wording.culprit(before.subject)} leaks connections: its sessions were ended; {now}",
     )
 
 

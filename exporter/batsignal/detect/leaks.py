@@ -9,22 +9,21 @@ Owns the judgement and its memory from tick to tick. It has no clock: time is th
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from batsignal.config import Thresholds
-from batsignal.detect import come_back, headroom, leak_telling
+from batsignal.detect import come_back, headroom, leak_end, leak_telling
 from batsignal.detect import lost as losses
 from batsignal.detect.holding import Explained, Holdings
+from batsignal.detect.leak_end import Lit
 from batsignal.detect.leftovers import Leftovers
-from batsignal.detect.signal import Finding, Severity
+from batsignal.detect.signal import Finding
 from batsignal.detect.suspects import Lineup, Suspects
-from batsignal.detect.tracks import Group, Origin
-from batsignal.detect.train import TRAFFIC_USES, Train, is_nearly_all, newest_train, train_since
+from batsignal.detect.tracks import Group
+from batsignal.detect.train import Train, is_nearly_all, newest_train, train_since
 from batsignal.detect.window import Window
 
 # An application that gives back this share of what it takes holds its sessions for long, and loses none.
 GIVEN_BACK_RATIO = 0.3
-GIVEN_BACK_SECONDS = 60.0
 CLUMP_PENALTY = 6
 PERIODIC_PENALTY = 2
 # A pool opens a session only while all it has are at work: many small pools that each once needed one more, and never
@@ -44,35 +43,8 @@ SEEN_GROWTH_AT_START = 7
 SEEN_GROWTH_PER_GIVEN_BACK = 3
 # Where some are given back, it takes so long to see what is usual.
 EARLY_SECONDS = 300.0
-# A leak that has stopped growing while there is room is over when it stood still this long, and when its application
-# has meanwhile worked as much as it did in as many gaps: at night a leak rests with its traffic.
-STANDSTILL_SECONDS = 600.0
-STANDSTILL_GAPS = 8.0
-STANDSTILL_LIFE_RATIO = 0.25
 # One that only rested is called again once so many more were lost.
 RESUMED_SESSIONS = 4
-# Some of those that were refused come late for the slots of a leak whose sessions were ended.
-TAKEN_AGAIN_RATIO = 0.8
-
-
-@dataclass(slots=True)
-class _Lit:
-    """What is remembered of a leak while it is lit."""
-
-    since: float
-    severity: Severity
-    most: int
-    """The most that were lost at once."""
-    grew_at: float
-    grew_at_use: int
-    """When it last grew, how much its group had worked by then, and when the newest was lost."""
-    newest: float
-    lent: bool
-    """Whether sessions are among it that a pool had lent for long before."""
-    fewer_since: float | None = None
-    ended_at: float = 0.0
-    held_at: float = 0.0
-    """When its sessions were ended at the earliest, and when most of it, or as many taken anew, was seen last."""
 
 
 class LeakDetector:
@@ -80,9 +52,9 @@ class LeakDetector:
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._limits = thresholds
-        self._lit: dict[tuple[str, ...], _Lit] = {}
+        self._lit: dict[tuple[str, ...], Lit] = {}
         self._leftovers = Leftovers(thresholds)
-        self._rested: dict[tuple[str, ...], _Lit] = {}
+        self._rested: dict[tuple[str, ...], Lit] = {}
         """Leaks that stood still and were called over, as long as their sessions are there."""
         self._trains: dict[Group, tuple[Suspects, float | None, bool, Train | None]] = {}
         self._holdings = Holdings(thresholds)
@@ -107,11 +79,11 @@ class LeakDetector:
         least = self._limits.leak_sessions // 2
         found = []
         for group in window.groups.values():
-            if group.sessions >= least:
+            if group.sessions >= least or group.key in self._lit:
                 finding = self._judge(group, window)
                 if finding is not None:
                     found.append(finding)
-            elif group.key in self._lit or group.key in self._rested:
+            elif group.key in self._rested:
                 self._end(group)
         self._last = tuple(found)
         return self._last
@@ -145,48 +117,37 @@ class LeakDetector:
             self._lit[group.key] = lit
             self._rested.pop(group.key, None)
         train = self._train(group, suspects, window, lit.since, lent=lit.lent)
-        return self._taken_again(group, lit, train, window) or self._goes_on_as(group, lit, train, window)
+        return self._goes_on_as(group, lit, train, window)
 
-    def _goes_on_as(self, group: Group, lit: _Lit, train: Train | None, window: Window) -> Finding | None:
+    def _goes_on_as(self, group: Group, lit: Lit, train: Train | None, window: Window) -> Finding | None:
         """Return what is said of a leak that is lit at this look, None when it has ended by now."""
+        last = self._last_of(group)
+        again = None
+        if last is not None and leak_end.is_ended(lit, train, window):
+            version = last.subject.version
+            again = leak_end.taken_at_once(group, lit, version, window, self._limits)
+            if again:
+                return leak_telling.told_again(last, again, window)
+            again = leak_end.taken_since(group, lit, version, window, self._limits)
         if train is None or self._is_explained(group, train, window):
             lit.fewer_since = window.t if lit.fewer_since is None else lit.fewer_since
+            if last is not None and again is not None:
+                return leak_telling.told_again(last, again, window, gap_seconds=lit.gap_seconds)
             if window.t - lit.fewer_since >= self._limits.leak_clear_seconds:
                 self._end(group)
                 return None
             if train is None:
-                return self._last_of(group)
+                return last
         else:
             lit.fewer_since = None
-            if self._has_stood_still(lit, group, train, window):
+            if leak_end.has_stood_still(lit, group, train, window, self._limits):
                 self._rested[group.key] = self._lit.pop(group.key)
                 return None
         finding = leak_telling.told(group, train, window, self._limits, since=lit.since, was=lit.severity)
         lit.severity = finding.severity
         return finding
 
-    def _taken_again(self, group: Group, lit: _Lit, train: Train | None, window: Window) -> Finding | None:
-        """Return what is said where most that was lost was ended, and the culprit took as many anew at once.
-
-        Whoever ends the sessions of a leak without undoing it lets in those that had been refused, all at one moment:
-        nothing tells them from a fill, and where no slot is left nothing grows. It is over when there are fewer.
-        """
-        last = self._last_of(group)
-        if last is None or (train is not None and 2 * train.lost > lit.most):
-            lit.ended_at = lit.held_at = window.t
-            return None
-        if not _is_full(window, self._limits.saturation_critical_ratio):
-            return None
-        origins = [one for one in group.origins.values() if last.subject.version in (None, one.key.version)]
-        opened = [track.opened_at for origin in origins for track in origin.tracks.values()]
-        for ended_at in (lit.ended_at, lit.held_at):
-            held = sum(1 for at in opened if ended_at <= at <= ended_at + self._limits.leak_clear_seconds)
-            if held >= TAKEN_AGAIN_RATIO * lit.most:
-                lit.ended_at, lit.held_at, lit.fewer_since = ended_at, window.t, None
-                return leak_telling.told_again(last, held, window)
-        return None
-
-    def _begun(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
+    def _begun(self, group: Group, suspects: Suspects, window: Window) -> Lit | None:
         train, lent = self._train(group, suspects, window, None), False
         if train is None or not self._is_leak(group, train, window):
             if suspects.lent is suspects.lost:
@@ -194,7 +155,7 @@ class LeakDetector:
             train, lent = self._train(group, suspects, window, None, lent=True), True
             if train is None or not self._is_drained(group, train, window):
                 return None
-        return _Lit(
+        return Lit(
             since=train.onset,
             severity="warning",
             most=train.lost,
@@ -213,12 +174,12 @@ class LeakDetector:
         least = self._limits.leak_sessions
         return least // 2 if len(suspects.lost) + len(suspects.lone) >= FIRSTS_FACTOR * least else least
 
-    def _left_lit(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
+    def _left_lit(self, group: Group, suspects: Suspects, window: Window) -> Lit | None:
         """Return the leak that an earlier life left lit, where it still stands: since when it rests we do not know."""
         standing = self._leftovers.standing(group, suspects, window)
         if standing is None:
             return None
-        return _Lit(
+        return Lit(
             since=standing.finding.since,
             severity=standing.finding.severity,
             most=standing.train.lost,
@@ -228,7 +189,7 @@ class LeakDetector:
             lent=standing.lent,
         )
 
-    def _resumed(self, group: Group, suspects: Suspects, window: Window) -> _Lit | None:
+    def _resumed(self, group: Group, suspects: Suspects, window: Window) -> Lit | None:
         """Return the leak that stood still, once it goes on."""
         rested = self._rested.get(group.key)
         if rested is None:
@@ -261,7 +222,7 @@ class LeakDetector:
         least = self._limits.leak_sessions * self._doubt(train)
         if train.is_beside_idle and self._is_of_fresh_pods(train):
             least //= 2
-        full = _is_full(window, self._limits.saturation_critical_ratio)
+        full = headroom.is_full(window, self._limits.saturation_critical_ratio)
         if train.lost < least or not self._is_steady(train, window.t, least, full=full):
             return False
         if not self._is_seen(group, train, window, full=full):
@@ -291,7 +252,7 @@ class LeakDetector:
         grown = losses.growth_since(train.since, train.tracks)
         if train.is_clumped or train.lost < least or 2 * grown < train.lost or train.since < window.began:
             return False
-        if not self._goes_on(train, window.t, full=_is_full(window, self._limits.saturation_critical_ratio)):
+        if not self._goes_on(train, window.t, full=headroom.is_full(window, self._limits.saturation_critical_ratio)):
             return False
         if not is_nearly_all(len(train.used) - train.needless, train.needless):
             return False
@@ -362,39 +323,6 @@ class LeakDetector:
         explained = self._explain(group, train, window.t)
         if explained.outlived >= least:
             return False
-        return train.lost - explained.usual < least or self._gives_back(train, group.origins.values(), window)
-
-    def _gives_back(self, train: Train, origins: Iterable[Origin], window: Window) -> bool:
-        """Whether as many of its sessions come back of late as are taken.
-
-        Where no slot is left none can be taken, and what a pool recycles does not come again: that ends no leak.
-        """
-        if _is_full(window, self._limits.saturation_critical_ratio):
-            return False
-        since = window.t - max(GIVEN_BACK_SECONDS, STANDSTILL_GAPS * train.gap_seconds)
-        back = losses.given_back(since, train.gap_seconds, origins, self._limits, opened_from=train.since)
-        return back > SEEN_GROWTH and back >= sum(1 for track in train.tracks if track.lost_at >= since)
-
-    def _has_stood_still(self, lit: _Lit, group: Group, train: Train, window: Window) -> bool:
-        """Whether nothing came for so long, and while so much was done, that it has ended; never when room is short."""
-        t = window.t
-        is_replaced = train.newest > lit.newest and losses.growth_since(lit.newest + 0.001, train.tracks) < 1
-        if train.lost > lit.most or train.lost <= lit.most / 2 or (train.newest > lit.newest and not is_replaced):
-            lit.most, lit.grew_at, lit.grew_at_use, lit.newest = train.lost, t, group.uses, train.newest
-        if _is_full(window, self._limits.saturation_warning_ratio - self._limits.saturation_clear_ratio):
-            return False
-        life_seconds = train.newest - train.since
-        still_seconds = max(
-            STANDSTILL_SECONDS, STANDSTILL_GAPS * train.gap_seconds, STANDSTILL_LIFE_RATIO * life_seconds
-        )
-        if t - lit.grew_at <= still_seconds:
-            return False
-        is_at_rest = train.gap_uses >= TRAFFIC_USES and (
-            group.uses - lit.grew_at_use < STANDSTILL_GAPS * train.gap_uses
-        )
-        return not is_at_rest
-
-
-def _is_full(window: Window, ratio: float) -> bool:
-    slots = headroom.usable(window)
-    return slots is not None and window.used >= ratio * slots
+        if train.lost - explained.usual < least:
+            return True
+        return leak_end.gives_back(train, group.origins.values(), window, self._limits)

@@ -931,7 +931,7 @@ def test_leak_whose_sessions_were_ended_and_taken_again_at_once_goes_on_with_who
     finding = watcher.at(320)
     assert (finding.subject.application, finding.subject.version) == ("web", "2.4.0")
     assert finding.since == raised.signal.finding.since
-    assert "97 are held again; no slot is left" in finding.summary
+    assert "97 held again; no slot is left" in finding.summary
 
 
 def test_leak_that_was_rolled_back_is_over_though_the_old_version_takes_every_slot(
@@ -939,3 +939,36 @@ def test_leak_that_was_rolled_back_is_over_though_the_old_version_takes_every_sl
 ) -> None:
     show(watcher, lambda t: lost_until_full(row, t, version="2.3.9", ended=(220.0,)), 320)
     assert watcher.cleared("leak")
+
+
+def test_leak_that_goes_on_after_its_sessions_were_ended_is_one_and_as_severe_all_the_while(
+    make_world: Any, watcher: Any
+) -> None:
+    world = make_world(slots=small(97))
+    world.pool("web@2.4.0", work=10, least=8)
+    lost = world.leak("web@2.4.0", every=2.0, at=ONSET)
+    world.call(140, lambda: [world.close(seat) for seat in lost])
+    watcher.follow(world.looks(142))
+    assert "its sessions were ended; " in watcher.now[0].summary
+    watcher.follow(world.looks(200 - 142))
+    (raised,) = watcher.raised("leak")
+    assert not watcher.cleared("leak"), watcher.sentences()
+    assert {one.signal.finding.severity for one in watcher.events if one.t > raised.t} == {"critical"}
+    assert watcher.now[0].since == raised.signal.finding.since
+    assert 20 <= watcher.now[0].sessions <= 30
+
+
+@pytest.mark.parametrize("every", [0.5, 2.0, 30.0])
+def test_leak_whose_sessions_were_ended_is_over_soon_where_nothing_follows(
+    make_world: Any, watcher: Any, every: float
+) -> None:
+    world = make_world(slots=small(197))
+    world.pool("web@2.4.0", work=10, least=8)
+    ended = ONSET + max(40 * every, 50.0)
+    lost = world.leak("web@2.4.0", every=every, at=ONSET, until=ended)
+    world.call(ended, lambda: [world.close(seat) for seat in lost])
+    watcher.follow(world.looks(ended + 20))
+    assert watcher.cleared("leak"), watcher.sentences()
+    (cleared,) = watcher.cleared("leak")
+    assert not watcher.now
+    assert cleared.reason == "ended"
