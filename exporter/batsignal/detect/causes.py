@@ -5,7 +5,8 @@ It judges no session and words nothing. A symptom is silenced only by a cause th
 and in the moments after its end: a health check needs two good answers to be well again.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 from batsignal.detect.signal import Finding, Key, Kind
 
@@ -16,6 +17,11 @@ ONSET_SLACK_SECONDS = 120.0
 # What outlives its cause for longer than some probes take has another cause as well.
 AFTERMATH_SECONDS = 30.0
 OUTLIVING: frozenset[Kind] = ENDPOINTS | {"pool_starvation"}
+# More are lost than an empty pool has when they are so many times as many: what a full one holds is told a little late.
+LOST_PAST_FACTOR = 1.25
+# An empty pool beside a leak that is said already and goes on is what it comes to once it has been empty for so long:
+# one that was about to open another session is empty for some seconds, again and again.
+EMPTY_SECONDS = 20.0
 
 # What a cause explains, where application, user and database agree as far as both are known. It goes one way only, so
 # that behind every symptom stands a cause that is said.
@@ -24,7 +30,8 @@ EXPLAINS: Mapping[Kind, frozenset[Kind]] = {
     "lock_pileup": ENDPOINTS | {"saturation", "pool_starvation", "query_pileup", "idle_in_transaction"},
     "query_pileup": ENDPOINTS | {"saturation", "pool_starvation"},
     "storm": ENDPOINTS | {"saturation"},
-    # A leak inside a bounded pool is told as what it does: that pool is empty, and the server is not.
+    # A leak inside a bounded pool is told as what it does: that pool is empty, and the server is not. One that more is
+    # lost to than any one pool has goes on as a leak.
     "pool_starvation": ENDPOINTS | {"leak", "idle_in_transaction"},
     "leak": ENDPOINTS | {"saturation", "idle_in_transaction"},
     "saturation": ENDPOINTS,
@@ -36,31 +43,49 @@ class Causes:
     """Remembers what was silenced a moment ago, so that no cause's end is a page about its symptoms."""
 
     def __init__(self) -> None:
-        self._silenced_at: dict[Key, float] = {}
+        self._silenced: dict[Key, tuple[Key, float]] = {}
+        """By what, and when at last."""
+        self._empty_since: dict[Key, float] = {}
+        self._said: frozenset[Key] = frozenset()
 
     def first(self, found: Sequence[Finding], t: float) -> tuple[list[Finding], dict[Key, Key]]:
         """Return what is to be said at `t`, and for each silenced finding the one that explains it now."""
-        kept, superseded = causes_first(found)
-        present = {(finding.kind, finding.key) for finding in kept if finding.kind in OUTLIVING}
-        self._silenced_at = {
-            key: at for key, at in self._silenced_at.items() if key in present and 0 <= t - at <= AFTERMATH_SECONDS
+        empty = [(finding.kind, finding.key) for finding in found if finding.kind == "pool_starvation"]
+        self._empty_since = {key: min(self._empty_since.get(key, t), t) for key in empty}
+        lasting = [key for key in empty if key in self._said or t - self._empty_since[key] >= EMPTY_SECONDS]
+        kept, superseded = causes_first(found, lasting)
+        outlive = {(finding.kind, finding.key) for finding in kept if _may_outlive(finding)}
+        there = {(finding.kind, finding.key) for finding in found}
+        self._silenced = {
+            key: (cause, at)
+            for key, (cause, at) in self._silenced.items()
+            if key in outlive and cause not in there and 0 <= t - at <= AFTERMATH_SECONDS
         }
-        kept = [finding for finding in kept if (finding.kind, finding.key) not in self._silenced_at]
-        self._silenced_at |= dict.fromkeys(superseded, t)
+        kept = [finding for finding in kept if (finding.kind, finding.key) not in self._silenced]
+        self._said = frozenset((finding.kind, finding.key) for finding in kept)
+        self._silenced |= {key: (cause, t) for key, cause in superseded.items()}
         return kept, superseded
 
 
-def causes_first(found: Sequence[Finding]) -> tuple[list[Finding], dict[Key, Key]]:
-    """Return what is to be said, and for each silenced finding the one that explains it."""
+def causes_first(found: Sequence[Finding], lasting: Collection[Key] = ()) -> tuple[list[Finding], dict[Key, Key]]:
+    """Return what is to be said, and for each silenced finding the one that explains it.
+
+    `lasting` are pools that have been empty for long, or were said to be.
+    """
     superseded: dict[Key, Key] = {}
     kept = []
     for finding in found:
-        cause = next((other for other in found if explains(other, finding)), None)
+        cause = next((other for other in found if explains(other, finding, lasting)), None)
         if cause is None:
             kept.append(finding)
         else:
             superseded[finding.kind, finding.key] = (cause.kind, cause.key)
     return kept, {symptom: _said_for(symptom, superseded) for symptom in superseded}
+
+
+def _may_outlive(finding: Finding) -> bool:
+    """Whether it is there for some moments after the end of what silenced it: of a leak, what its pool had lost."""
+    return finding.kind in OUTLIVING or (finding.kind == "leak" and finding.severity == "warning")
 
 
 def _said_for(symptom: Key, superseded: Mapping[Key, Key]) -> Key:
@@ -71,9 +96,9 @@ def _said_for(symptom: Key, superseded: Mapping[Key, Key]) -> Key:
     return cause
 
 
-def explains(cause: Finding, symptom: Finding) -> bool:
+def explains(cause: Finding, symptom: Finding, lasting: Collection[Key] = ()) -> bool:
     """Whether a cause silences a symptom: it eats into that very thing, and wakes whom the symptom would have woken."""
-    if symptom.kind not in _explained_by(cause, symptom) or _is_lost_past_the_pooler(cause, symptom):
+    if symptom.kind not in _explained_by(cause, symptom, lasting):
         return False
     if symptom.severity == "critical" and cause.severity != "critical" and not _wakes_for(cause, symptom):
         return False
@@ -85,11 +110,15 @@ def _wakes_for(cause: Finding, symptom: Finding) -> bool:
     return cause.wakes_if_it_lasts and symptom.kind in ENDPOINTS
 
 
-def _explained_by(cause: Finding, symptom: Finding) -> frozenset[Kind]:
+def _explained_by(cause: Finding, symptom: Finding, lasting: Collection[Key]) -> frozenset[Kind]:
     """Return what a cause may explain. A pooler bounds what piles up in its own pool: that pool is what is empty."""
     explained = EXPLAINS.get(cause.kind, frozenset())
     if cause.kind == "query_pileup" and symptom.subject.pool is not None:
         return explained - {"pool_starvation"} if _is_in_pool(cause, symptom) else explained
+    if cause.kind == "pool_starvation" and symptom.kind == "leak" and _is_lost_past(cause, symptom, lasting):
+        return explained - {"leak"}
+    if cause.kind == "leak" and symptom.kind == "pool_starvation" and _is_lost_past(symptom, cause, lasting):
+        return explained | {"pool_starvation"}
     return explained | {"query_pileup"} if _is_in_pool(symptom, cause) else explained
 
 
@@ -101,10 +130,13 @@ def _is_in_pool(piled_up: Finding, starved: Finding) -> bool:
     return None not in (ours.database, ours.user) and (ours.database, ours.user) == (theirs.database, theirs.user)
 
 
-def _is_lost_past_the_pooler(starved: Finding, leak: Finding) -> bool:
-    """Whether more sessions are lost than a pooler's empty pool has: those are not its own, and nothing bounds them."""
-    is_poolers = starved.kind == "pool_starvation" and starved.subject.pool is not None
-    return is_poolers and leak.kind == "leak" and leak.sessions > starved.sessions
+def _is_lost_past(starved: Finding, leak: Finding, lasting: Collection[Key]) -> bool:
+    """Whether more sessions are lost than the empty pools have, and more go on to be lost: no pool bounds them."""
+    if starved.subject.pool is not None:
+        return leak.sessions > starved.sessions
+    if (starved.kind, starved.key) in lasting or (leak.severity == "warning" and starved.severity == "critical"):
+        return False
+    return leak.sessions > LOST_PAST_FACTOR * starved.sessions and 0 < leak.exhaustion_seconds < math.inf
 
 
 def _reaches_endpoint(cause: Finding, symptom: Finding) -> bool:

@@ -3,7 +3,15 @@ from typing import Any
 
 import pytest
 
-from batsignal.detect.causes import AFTERMATH_SECONDS, ENDPOINTS, EXPLAINS, Causes, causes_first, explains
+from batsignal.detect.causes import (
+    AFTERMATH_SECONDS,
+    EMPTY_SECONDS,
+    ENDPOINTS,
+    EXPLAINS,
+    Causes,
+    causes_first,
+    explains,
+)
 from batsignal.detect.signal import KINDS, Finding, Kind, Severity, Subject
 
 T = 1_760_000_000.0
@@ -165,3 +173,54 @@ def test_what_does_not_outlive_its_cause_is_said_at_once_when_it_is_still_there(
     leak, full = found("leak"), found("saturation", limit="server")
     causes.first([leak, full], T)
     assert causes.first([full], T + 1)[0] == [full]
+
+
+def lost(sessions: int, *, left: float = 600.0, severity: Severity = "critical") -> Finding:
+    return replace(found("leak", severity, application="web"), sessions=sessions, exhaustion_seconds=left)
+
+
+def empty(sessions: int) -> Finding:
+    return replace(found("pool_starvation", application="web"), sessions=sessions)
+
+
+def test_leak_that_grows_past_the_one_pool_of_its_service_that_is_empty_goes_on_as_a_leak() -> None:
+    kept, superseded = causes_first([empty(20), lost(30)])
+    assert [one.kind for one in kept] == ["leak"]
+    assert superseded == {("pool_starvation", ("pool_starvation",)): ("leak", ("leak",))}
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [lost(22), lost(30, left=float("inf")), lost(30, left=0.0), lost(30, severity="warning")],
+    ids=["little more", "stands still", "nothing left", "wakes nobody"],
+)
+def test_leak_that_its_pools_bound_is_told_as_the_empty_pool(leak: Finding) -> None:
+    kept, superseded = causes_first([leak, empty(20)])
+    assert [one.kind for one in kept] == ["pool_starvation"]
+    assert superseded == {("leak", ("leak",)): ("pool_starvation", ("pool_starvation",))}
+
+
+def test_what_a_pool_had_lost_is_no_leak_of_its_own_when_it_is_well_again() -> None:
+    causes = Causes()
+    causes.first([lost(20, left=float("inf")), empty(20)], T)
+    gone = lost(18, left=float("inf"), severity="warning")
+    assert causes.first([gone], T + 1)[0] == []
+    assert causes.first([gone], T + 1 + AFTERMATH_SECONDS)[0] == [gone]
+    causes.first([lost(20, left=float("inf")), empty(20)], T + 100)
+    assert causes.first([lost(40)], T + 101)[0] == [lost(40)]
+
+
+def test_pool_that_stays_empty_beside_a_leak_is_what_the_leak_comes_to_and_no_longer_takes_turns_with_it() -> None:
+    causes = Causes()
+    said = []
+    for tick in range(60):
+        findings = [lost(30), empty(20)] if not 5 <= tick < 8 else [lost(30)]
+        said.append([one.kind for one in causes.first(findings, T + tick)[0]])
+    begin = 8 + int(EMPTY_SECONDS)
+    assert said == [["leak"]] * begin + [["pool_starvation"]] * (60 - begin)
+
+
+def test_leak_that_is_found_beside_a_pool_that_was_said_to_be_empty_changes_nothing() -> None:
+    causes = Causes()
+    causes.first([empty(20)], T)
+    assert [one.kind for one in causes.first([lost(30), empty(20)], T + 1)[0]] == ["pool_starvation"]
