@@ -80,10 +80,15 @@ class Lendings:
                     continue
                 known = self._pools.get(service, {}).get(id(origin))
                 if known is None:
-                    known = (origin, Pool(self._orders.setdefault(service, Order())))
+                    order = self._orders.setdefault(service, Order())
+                    # The next version, or another pod, goes round as fast as those before it.
+                    known = (origin, Pool(order, round_seconds=order.round_seconds))
                 mine[id(origin)] = known
                 known[1].look(origin, window.t)
         self._pools = pools
+        for service, order in self._orders.items():
+            rounds = [pool.round_seconds for _, pool in pools.get(service, {}).values()]
+            order.round_seconds = max(filter(math.isfinite, rounds), default=order.round_seconds)
         for service in [service for service in self._orders if service not in pools]:
             del self._orders[service]
 

@@ -9,7 +9,8 @@ none and has no clock. An origin stands for a pool: of several that nobody can t
 """
 
 import math
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from batsignal.detect.rests import resting_since
@@ -34,6 +35,14 @@ ORDER_LOOKS_MOST = 400
 # A pool that lends in turn, or at random, has used every one of its sessions before long, whenever one looks.
 ROUND_SECONDS = 5.0
 ROUND_FACTOR = 1.5
+# Nor is one left while others were lent twice as often as the pool has sessions, however long or short that takes: of
+# a pool that lends at random one in eight is, and half of them at once never.
+LENT_ROUNDS = 2
+# Who loses its sessions one by one seems to lend the newest first: those that are lost are left. So what was seen of
+# late tells the order only where nothing was seen before.
+ORDER_LATE_SECONDS = 120.0
+# A pool that uses all it has within moments, for as long as that, shows no order. What it leaves is passed over.
+AT_WORK_ROUND_SECONDS = 2.0
 # One that was idle so long at a stretch and was lent again after was free: among those who wait it goes at once.
 FREE_SECONDS = 2.0
 FREE_MEMORY_SECONDS = 30.0
@@ -55,6 +64,8 @@ class Lent:
     newer_was_used: bool = False
     older_was_lent: bool = False
     """Whether one that had rested longer was lent while this one was free; it tells the order once this one is lent."""
+    passed_over: int = 0
+    """How often others were lent since it rests, as far as it was seen."""
     was_used: bool = False
     """Before our eyes, after a rest: not only once, when it was opened."""
     free: tuple[float, float] | None = None
@@ -70,6 +81,7 @@ class Lent:
             return None
         self.resting_since = now
         self.older_was_used = self.newer_was_used = self.older_was_lent = False
+        self.passed_over = 0
         if rested_at is None:
             return None
         self.was_used = True
@@ -99,23 +111,52 @@ class Order:
 
     Not those at which one is left: who loses a session each second would seem to lend in no order.
     """
+    late: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=ORDER_LOOKS_MOST))
+    """What was seen of late: at which look, and whether those lent had come back last."""
+    noted_from: float | None = None
+    """At which look it was first asked for."""
+    round_seconds: float = math.inf
+    """Within what time the pools of late used all their sessions: as far as it is known, the slowest of them."""
 
-    def note(self, *, is_newest: bool) -> None:
+    def note(self, t: float, *, is_newest: bool) -> None:
         """Take in a look at which some were lent and others left: whether those had come back last."""
+        if len(self.late) == self.late.maxlen:
+            self._settle()
+        self.late.append((t, is_newest))
+        while self.late[0][0] < t - ORDER_LATE_SECONDS:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Count the oldest of what was seen of late."""
+        _, is_newest = self.late.popleft()
         self.looks += 1
         self.looks_not_newest += not is_newest
         if self.looks > ORDER_LOOKS_MOST:
             self.looks, self.looks_not_newest = self.looks // 2, self.looks_not_newest // 2
 
+    def _told(self) -> tuple[int, int]:
+        """Return how many looks tell the order, and how many of them another than the newest first."""
+        if self.looks >= IN_TURN_LOOKS:
+            return self.looks, self.looks_not_newest
+        late_not_newest = sum(not is_newest for _, is_newest in self.late)
+        return self.looks + len(self.late), self.looks_not_newest + late_not_newest
+
+    def has_none_seen(self, t: float) -> bool:
+        """Whether its pools have hardly ever left a session for others, but of late."""
+        is_old = self.noted_from is not None and t - self.noted_from > ORDER_LATE_SECONDS
+        return is_old and self.looks < IN_TURN_LOOKS
+
     @property
     def is_newest_first(self) -> bool:
         """Whether it lends what came back last."""
-        return self.looks >= NEWEST_FIRST_LOOKS and self.looks_not_newest < ORDER_RATIO * self.looks
+        looks, not_newest = self._told()
+        return looks >= NEWEST_FIRST_LOOKS and not_newest < ORDER_RATIO * looks
 
     @property
     def is_in_turn(self) -> bool:
         """Whether it lends in turn, or at random."""
-        return self.looks_not_newest >= max(IN_TURN_LOOKS, ORDER_RATIO * self.looks)
+        looks, not_newest = self._told()
+        return not_newest >= max(IN_TURN_LOOKS, ORDER_RATIO * looks)
 
 
 @dataclass(slots=True)
@@ -139,6 +180,8 @@ class Pool:
 
     def look(self, origin: Origin, t: float) -> None:
         """Take in what was lent since the look before."""
+        if self.order.noted_from is None:
+            self.order.noted_from = t
         if self.changes != origin.changes:
             self._keep_up(origin)
         rested: list[float] = []  # since when those had rested that were lent
@@ -160,8 +203,9 @@ class Pool:
         self.looked_at, self.worked_until = t, worked_until
         grew = self._grew(len(origin.tracks), t) and t - origin.filling_since > FILL_SECONDS
         if rested or grew:
-            oldest, newest = min(rested, default=math.inf), max(rested, default=-math.inf)
-            self._pass_over(left, oldest, newest, grew=grew, is_newest=is_newest)
+            is_told = self._pass_over(left, rested, grew=grew)
+            if rested and (is_told or not is_newest):
+                self.order.note(t, is_newest=is_newest)
         if t >= self.round_due and t - origin.filling_since > FILL_SECONDS:
             self.round_due = t + ROUND_SECONDS
             self._learn_round(t)
@@ -186,34 +230,39 @@ class Pool:
         left_seconds = worked_until - lent.resting_since
         if left_seconds < max(LEFT_LEAST_SECONDS, LEFT_FACTOR * lent.rested_seconds):
             return False
-        if self.order.is_newest_first:
+        is_at_work = self.round_seconds <= AT_WORK_ROUND_SECONDS and self.order.has_none_seen(self.looked_at)
+        if self.order.is_newest_first and not is_at_work:
             return lent.older_was_used
-        return self.order.is_in_turn and left_seconds >= ROUND_FACTOR * self.round_seconds
+        if not self.order.is_in_turn and not is_at_work:
+            return False
+        return left_seconds >= ROUND_FACTOR * self.round_seconds or lent.passed_over >= LENT_ROUNDS * len(self.lent)
 
     def _keep_up(self, origin: Origin) -> None:
         """Follow the sessions that came, and forget those that left."""
         self.changes = origin.changes
         self.lent = {key: self.lent.get(key) or Lent(track) for key, track in origin.tracks.items()}
 
-    def _pass_over(self, left: Iterable[Lent], oldest: float, newest: float, *, grew: bool, is_newest: bool) -> None:
-        """Note at those that were free and were not lent what was: some that rested since between these instants.
+    def _pass_over(self, left: Iterable[Lent], rested: Sequence[float], *, grew: bool) -> bool:
+        """Note at those that were free and were not lent what was: some that had `rested` since those instants.
 
         What came to rest since the look before is none of those: it may not have been free when the others were lent.
+        Return whether any was left.
         """
+        oldest, newest = min(rested, default=math.inf), max(rested, default=-math.inf)
         is_told = False
         for lent in left:
             since = lent.resting_since
             if since is None:
                 continue
             is_told = True
+            lent.passed_over += len(rested)
             if since > oldest:
                 lent.older_was_used = lent.older_was_lent = True
             if since < newest:
                 lent.newer_was_used = True
             if grew:
                 lent.older_was_used = True
-        if newest > -math.inf and (is_told or not is_newest):
-            self.order.note(is_newest=is_newest)
+        return is_told
 
     def _learn_round(self, t: float) -> None:
         rests = [lent for lent in self.lent.values() if lent.resting_since is not None]

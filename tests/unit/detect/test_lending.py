@@ -8,6 +8,7 @@ import pytest
 
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.detect.lending import Lending, Lendings
+from batsignal.detect.pool import Order
 from batsignal.detect.window import Window
 from batsignal.names import ApplicationPattern
 from batsignal.snapshot import Session, Snapshot
@@ -98,3 +99,23 @@ def test_a_pool_that_lends_in_another_order_shows_what_it_has_lost(take: Take) -
 @pytest.mark.parametrize("take", [newest_first, in_turn, at_random()])
 def test_a_pool_that_loses_none_holds_none(take: Take) -> None:
     assert lent(Pool(take, size=6, per_second=4, loses_at=1e9, every=1.0), 200).held == ()
+
+
+@pytest.mark.parametrize("take", [newest_first, in_turn, at_random()])
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_small_pool_that_is_all_at_work_shows_what_it_has_lost(take: Take, size: int) -> None:
+    every = 6.0
+    found = lent(Pool(take, size=size, per_second=10, loses_at=140.0, every=every), int(140 + every * (size - 1)) - 1)
+    assert len(found.held) == size - 2
+
+
+def test_what_a_leak_makes_of_the_order_of_a_pool_is_no_order() -> None:
+    order = Order()
+    for second in range(8):
+        order.note(float(second), is_newest=False)
+    for second in range(200, 300):
+        order.note(float(second), is_newest=True)
+    assert order.is_in_turn
+    for second in range(300, 500):
+        order.note(float(second), is_newest=True)
+    assert order.is_newest_first
