@@ -19,9 +19,9 @@ NOTHING = "Nothing is to be undone or restarted for it now; `batsignal report la
 CASES: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("leaks", "leak", WHO, "web leaked connections on db1, for 1m09s. It is over."),
     ("leaks", "leak", {"user": "app"}, "An unnamed application (user app) leaked connections on db1, for 1m09s."),
-    ("storms", "storm", WHO, "web opened sessions on db1 far faster than usual, for 1m09s. It is over."),
-    ("storms", "storm", {"user": "app"}, "Whoever logs in as app opened sessions on db1 far faster than usual,"),
-    ("storms", "storm", {}, "Everybody at once opened sessions on db1 far faster than usual, for 1m09s."),
+    ("storms", "storm", WHO, "web asked for sessions on db1 far faster than usual, for 1m09s. It is over."),
+    ("storms", "storm", {"user": "app"}, "Whoever logs in as app asked for sessions on db1 far faster than usual,"),
+    ("storms", "storm", {}, "Everybody at once asked for sessions on db1 far faster than usual, for 1m09s."),
     ("pileups", "query_pileup", WHO | {"query_id": "7"}, "web piled up on db1 in one statement, for 1m09s."),
     ("locks", "lock_pileup", WHO, "web blocked others on db1, for 1m09s. It is over."),
     ("locks", "lock_pileup", {}, "A transaction of no known application blocked others on db1, for 1m09s."),

@@ -84,7 +84,7 @@ def _lock_pileup(signal: Signal) -> str:
 
 
 def _storm(signal: Signal) -> str:
-    return f"{_who(signal, 'clients')} opened sessions far faster than usual"
+    return f"{_who(signal, 'clients')} asked for sessions far faster than usual"
 
 
 def _idle_in_transaction(signal: Signal) -> str:

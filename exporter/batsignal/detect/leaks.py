@@ -278,6 +278,9 @@ class LeakDetector:
         # What came as steadily in the seconds of a pool's fill was none.
         if train.newest - train.onset < span:
             return False
+        # Where no slot is left nothing more can come; what is only held for long is given back by then.
+        if t - train.onset < self._limits.leak_span_seconds:
+            return False
         silence = t - train.newest - losses.telling_seconds(train.tracks[-1], self._limits)
         return full or silence <= 3 * train.gap_seconds + 10.0
 

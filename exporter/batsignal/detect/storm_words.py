@@ -51,6 +51,7 @@ SHUT_OUT = "Find out whose hosts these are; if they are not yours, shut them out
 class Storm:
     """One storm, from its raise to its end. `is_many`: nobody alone is to blame.
 
+    `is_held`: it holds its sessions, and it is its refusals that storm.
     `counted_per_second`: only the server's own count shows it, which was above that; None where its sessions are seen.
     """
 
@@ -58,6 +59,7 @@ class Storm:
     groups: set[Group]
     since: float
     is_many: bool = False
+    is_held: bool = False
     counted_per_second: float | None = None
     severity: Severity = "warning"
     quiet_since: float | None = None
@@ -85,6 +87,8 @@ class Storm:
         fresh: Counter[OriginKey] = Counter()
         for one in now:
             fresh.update(one.origins(window.t))
+        if self.is_held and self.key in window.groups:
+            fresh.update({key: len(one.tracks) for key, one in window.groups[self.key].origins.items()})
         for origin, count in fresh.items():
             if origin in self.origins or len(self.origins) < ORIGINS_MOST:
                 self.origins[origin] = max(self.origins[origin], count)
@@ -154,7 +158,10 @@ def finding(storm: Storm, window: Window, usual: Usual) -> Finding:
     before = sum(usual.per_second(group, t) for group in ((SERVER,) if counted else storm.groups))
     usually = "usually next to none" if before < RATE_TOLD_LEAST else f"usually {_rate(before)}"
     who = _who(storm)
-    if storm.per_second < OVER_RATIO * storm.most_per_second:
+    if storm.is_held:
+        refused = f"is refused {storm.refused / SPAN_SECONDS:.2g} times/s" if storm.refused else "was refused"
+        how = f"{who} holds what it used to close within moments, {refused} and comes again"
+    elif storm.per_second < OVER_RATIO * storm.most_per_second:
         how = f"{who} opened up to {_rate(storm.most_per_second)} and closed them within moments"
     else:
         how = f"{who} {_opens(storm)} {_rate(storm.per_second)}, closed within moments"
@@ -263,6 +270,8 @@ def _undo(storm: Storm) -> str:
     if storm.is_many and storm.subject.application is None:
         return ""
     who = wording.culprit(storm.subject)
+    if storm.is_held:
+        return f"Find what {who} waits for with its sessions in hand, and make it wait before it tries again."
     return f"Undo what changed in {who}: it opens a session for each piece of work instead of keeping some."
 
 

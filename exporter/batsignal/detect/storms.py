@@ -60,6 +60,10 @@ FULL_RATIO = 0.9
 FULL_LOOKS_LEAST = 2
 HELD_RATIO = 0.25
 REFUSED_LEAST = 10
+# Who opened a session for each piece of work all day, and holds each for longer now, has none older than this. What is
+# lost is older by the time the slots run out.
+HELD_SECONDS = 30.0
+HELD_YOUNG_RATIO = 0.9
 CRITICAL_SECONDS = 60.0
 # After a restart everybody comes at once, and who comes too soon is refused: it takes more to wake somebody.
 RESTART_SECONDS = 60.0
@@ -109,6 +113,8 @@ class StormDetector:
             self._raise(streams, window)
         if not self._storms:
             self._raise_counted(streams, window)
+        if not self._storms:
+            self._raise_refused(window)
         for storm in self._storms:
             self._rate(storm, streams, window)
         self._usual.learn(window, streams, but=self._unusual(streams))
@@ -244,6 +250,30 @@ class StormDetector:
             storm.key, storm.is_many = most.group, False
         self._storms.append(storm)
 
+    def _raise_refused(self, window: Window) -> None:
+        """Raise a storm of who holds the slots with what it used to close within moments, and, refused, comes again.
+
+        Its sessions wait for somebody else, so no more of them come than ever, and none goes; the refusals do not wait.
+        What the server is at work on is no storm but a pile-up.
+        """
+        slots = window.snapshot.slots if window.snapshot is not None else None
+        if slots is None or not self._is_full or self._usual.watched_seconds < CALM_SECONDS:
+            return
+        t = window.t
+        for group in window.groups.values():
+            if group.sessions < HELD_RATIO * slots.usable:
+                continue
+            usual = max(self._usual.busiest(group.key, t), SPAN_SECONDS * self._usual.per_second(group.key, t))
+            if usual < COUNTED_LEAST or self._refusals < max(SESSIONS_LEAST, BUSIEST_FACTOR * usual):
+                continue
+            tracks = [track for origin in group.origins.values() for track in origin.tracks.values()]
+            young = sum(t - track.opened_at <= HELD_SECONDS for track in tracks)
+            at_work = sum(track.resting_since is None for track in tracks)
+            if young >= HELD_YOUNG_RATIO * len(tracks) and 2 * at_work <= len(tracks):
+                began = self._full_looks[0]
+                self._storms.append(words.Storm(key=group.key, groups={group.key}, since=began, is_held=True))
+                return
+
     def _seen_unusually(self, streams: Iterable[Stream], t: float) -> list[Stream]:
         """Return of whom more sessions were caught than chance gives, those of whom most were first."""
         seen = folded([one for one in streams if one.brief], t)
@@ -265,7 +295,9 @@ class StormDetector:
 
     def _go_on(self, storm: words.Storm, streams: list[Stream], window: Window) -> None:
         t = window.t
-        if storm.counted_per_second is not None:
+        if storm.is_held:
+            goes_on = self._is_full
+        elif storm.counted_per_second is not None:
             storm.groups.update(group for one in self._seen_unusually(streams, t) for group in one.groups)
             goes_on = self._churn.unseen.flood(t, OVER_FACTOR * storm.counted_per_second) is not None
         else:

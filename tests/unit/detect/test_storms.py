@@ -138,8 +138,11 @@ def test_refusals_make_it_critical(make_world: Any, look_on: LookOn) -> None:
     assert any("were refused" in line for line in watcher.at(ONSET + 20, "storm").evidence)
 
 
-def hang(world: Any, *, tries: int) -> None:
-    """An application without a pool, as busy as ever, whose requests hold their sessions for seconds from ONSET on."""
+def hang(world: Any, *, tries: int, idle: tuple[float, float] | None = None) -> None:
+    """An application without a pool, as busy as ever, whose requests hold their sessions for seconds from ONSET on.
+
+    The server works for them; or they do nothing for so many seconds, and wait for somebody else.
+    """
     world.tells_refusals = True
     pool = world.pool("billing@1", least=4, most=8, work=5)
     assert pool is not None
@@ -148,9 +151,12 @@ def hang(world: Any, *, tries: int) -> None:
         for _ in range(tries):
             seat = world.open("booking@3", client="10.0.0.4", user="booking")
             if seat is not None:
-                busy = world.chance.uniform(2.5, 4.5) if world.elapsed > ONSET else 0.02
+                is_slow = idle is None and world.elapsed > ONSET
+                busy = world.chance.uniform(2.5, 4.5) if is_slow else 0.02
                 seat.use(world.now + 0.005, busy)
                 yield busy + 0.01
+                if idle is not None and world.elapsed > ONSET:
+                    yield world.chance.uniform(*idle)
                 world.close(seat)
                 return
             yield world.chance.uniform(0.05, 0.2)
@@ -173,6 +179,22 @@ def test_refusals_that_are_tried_again_and_again_are_a_storm_though_no_more_get_
     assert raised_after(event) <= 20.0  # it takes seconds until the slots are gone
     assert event.signal.finding.severity == "critical"
     assert event.signal.finding.subject.application == "booking"
+
+
+@pytest.mark.parametrize("idle", [(8.0, 12.0), (14.0, 19.0)])
+def test_refusals_that_are_tried_again_are_a_storm_though_what_got_in_is_held_and_no_leak(
+    make_world: Any, look_on: LookOn, idle: tuple[float, float]
+) -> None:
+    world = make_world(slots=Slots(max=150, superuser_reserved=3))
+    hang(world, tries=50, idle=idle)
+    (watcher,) = look_on(world, ONSET + 90)
+    (event,) = storms(watcher)
+    assert raised_after(event) <= 25.0  # it takes seconds until the slots are gone
+    finding = event.signal.finding
+    assert (finding.severity, finding.subject.application, finding.subject.version) == ("critical", "booking", "3")
+    assert "booking@3 holds what it used to close within moments, is refused " in finding.summary
+    assert "Find what booking@3 waits for" in finding.action
+    assert not watcher.raised("leak"), watcher.sentences()
 
 
 def test_refusals_that_nobody_tries_again_are_a_full_server_and_no_storm(make_world: Any, look_on: LookOn) -> None:
