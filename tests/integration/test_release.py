@@ -75,7 +75,11 @@ def test_what_a_culprit_holds_ends_and_nothing_else_and_the_incident_keeps_who_d
     busy.cursor().execute("SELECT pg_sleep(60)")
     lit = until(life.lit, "a signal", 60)
 
-    code, out, error = release(home, life.url, "--application", "web", "--version", "2.4.0")
+    everyones = ("--application", "web", "--version", "2.4.0")
+    until(
+        lambda: "29 sessions would end" in release(home, life.url, *everyones)[1], "all of them to be idle for a second"
+    )
+    code, out, error = release(home, life.url, *everyones)
     assert (code, error) == (1, "")  # the superuser's stands in the way
     assert out.splitlines()[0].split() == ["PID", "APPLICATION", "USER", "DATABASE", "CLIENT", "STATE", "IDLE", "FOR"]
     assert out.count("would end") == 29 + 1
