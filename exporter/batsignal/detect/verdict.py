@@ -12,7 +12,7 @@ from batsignal.config import Thresholds
 from batsignal.detect import storm_words
 from batsignal.detect.blame import Blame, blame
 from batsignal.detect.blocking import Blocking
-from batsignal.detect.causes import Causes
+from batsignal.detect.causes import ENDPOINTS, Causes
 from batsignal.detect.counting import Counting
 from batsignal.detect.endpoints import EndpointDetector
 from batsignal.detect.health import LOCK_KINDS, Health, HealthWatch, is_full
@@ -40,6 +40,10 @@ NO_CURE: Mapping[Kind, str] = {
     "query_pileup": "A restart of the database is no cure: the statement comes again with the next requests.",
     "storm": "A restart of the database is no cure: its clients come again, all at once.",
 }
+
+
+# Of a server's forty endpoints, so many show who is hurt.
+SYMPTOMS_MOST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,16 +126,23 @@ class Judge:
         kept = [finding for finding in kept if not finding.fading or (finding.kind, finding.key) in self._shown]
         self._shown = {(finding.kind, finding.key) for finding in kept}
         self._health.learn(window, calm=not kept)
-        findings = self._told(kept, tuple(deploys), snapshot) if kept else ()
+        symptoms = _symptoms(found, superseded)
+        findings = self._told(kept, symptoms, tuple(deploys), snapshot) if kept else ()
         exhaustion = self._exhaustion(findings, counted)
         return Verdict(findings=findings, superseded=superseded, exhaustion_seconds=exhaustion)
 
-    def _told(self, kept: Sequence[Finding], deploys: Sequence[Deploy], latest: Snapshot) -> tuple[Finding, ...]:
+    def _told(
+        self,
+        kept: Sequence[Finding],
+        symptoms: Mapping[Key, Sequence[str]],
+        deploys: Sequence[Deploy],
+        latest: Snapshot,
+    ) -> tuple[Finding, ...]:
         checkup = self._health.check_up(self._window, latest)
         locks_explained = any(finding.kind in LOCK_KINDS for finding in kept)
         return tuple(
             told(
-                finding,
+                replace(finding, evidence=(*finding.evidence, *symptoms.get((finding.kind, finding.key), ()))),
                 Health(is_full=is_full(latest))
                 if checkup is None
                 else checkup.of(finding, locks_explained=locks_explained),
@@ -150,6 +161,25 @@ class Judge:
             if finding.kind in SLOT_EATERS and finding.subject.limit is None
         )
         return min(self._saturation.exhaustion_seconds(counted), *eaten, math.inf)
+
+
+def _symptoms(found: Iterable[Finding], superseded: Mapping[Key, Key]) -> Mapping[Key, Sequence[str]]:
+    """Return what to say of the health endpoints that suffer from a cause, by that cause.
+
+    Of an empty pool, its own detector says it.
+    """
+    symptoms: dict[Key, list[str]] = {}
+    for finding in found:
+        cause = superseded.get((finding.kind, finding.key)) if finding.kind in ENDPOINTS else None
+        if cause is not None and cause[0] != "pool_starvation":
+            symptoms.setdefault(cause, []).append(finding.summary)
+    return {
+        cause: [
+            *said[:SYMPTOMS_MOST],
+            *([f"so do {len(said) - SYMPTOMS_MOST} more"] if len(said) > SYMPTOMS_MOST else []),
+        ]
+        for cause, said in symptoms.items()
+    }
 
 
 def told(finding: Finding, health: Health, blamed: Blame) -> Finding:

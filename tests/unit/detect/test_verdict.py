@@ -397,3 +397,24 @@ def test_no_broken_column_in_the_middle_of_a_leak_raises(
         for n, snapshot in enumerate(looks["plain"])
     ]
     assert len(judged(mixed)) == len(mixed)
+
+
+@pytest.mark.parametrize("names", [("web",), ("web", "api", "shop", "cart", "mail")])
+def test_whose_health_endpoint_suffers_from_a_cause_is_among_its_evidence(
+    make_world: Any, watcher: Any, names: tuple[str, ...]
+) -> None:
+    world = make_world(slots=Slots(max=203, superuser_reserved=3))
+    world.leak("web@2.4.0", every=1.0, at=60.0)
+    for n, look in enumerate(world.looks(140)):
+        probes = [
+            ProbeResult(
+                endpoint=name, service="web", at=look.t, up=n < 100, seconds=0.01, status=200 if n < 100 else 503
+            )
+            for name in names
+        ]
+        watcher.look(replace(look, probes=tuple(probes) if n % 5 == 0 else ()))
+    assert not watcher.raised("endpoint_down")
+    said = [line for line in watcher.at(140).evidence if line.startswith("the health endpoint ")]
+    assert said[0] == f"the health endpoint {names[0]} of web fails: HTTP 503"
+    assert len(said) == min(len(names), 3)
+    assert ("so do 2 more" in watcher.at(140).evidence) == (len(names) == 5)
