@@ -16,7 +16,8 @@ from batsignal.expose import page
 from batsignal.expose.disk import Disk
 from batsignal.expose.exchange import Refusal
 from batsignal.expose.html import html_answer
-from batsignal.expose.incidents import before_of
+from batsignal.expose.incidents import as_of_now, before_of
+from batsignal.record.board import Board
 from batsignal.record.past_slots import PastSlots
 
 LINES_A_PAGE = 50
@@ -37,10 +38,17 @@ class _Picture:
 
 
 class IncidentPages:
-    """The handlers. `runbooks` are the names that are served now."""
+    """The handlers. `board` is what is known now, `runbooks` are the names that are served now."""
 
-    def __init__(self, disk: Disk, clock: Callable[[], float], runbooks: Callable[[], frozenset[str]]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        board: Callable[[], Board],
+        clock: Callable[[], float],
+        runbooks: Callable[[], frozenset[str]],
+    ) -> None:
         self._disk = disk
+        self._board = board
         self._clock = clock
         self._runbooks = runbooks
         self._pictures: OrderedDict[str, _Picture] = OrderedDict()
@@ -53,7 +61,10 @@ class IncidentPages:
         except Refusal as refusal:
             return html_answer(request, page.draw_missing(str(refusal), root="./").document(), refusal.status)
         drawn = page.draw_incidents(
-            found[:LINES_A_PAGE], self._clock(), is_later_page=before is not None, has_more=len(found) > LINES_A_PAGE
+            [as_of_now(one, self._board()) for one in found[:LINES_A_PAGE]],
+            self._clock(),
+            is_later_page=before is not None,
+            has_more=len(found) > LINES_A_PAGE,
         )
         return html_answer(request, drawn.document())
 
@@ -69,7 +80,7 @@ class IncidentPages:
         now = self._clock()
         is_settled = view["ended"] is not None and now - view["ended"] > SETTLED_SECONDS
         slots = await self._slots(incident, is_settled=is_settled)
-        drawn = page.draw_incident(view, slots, now, runbooks=self._runbooks())
+        drawn = page.draw_incident(as_of_now(view, self._board()), slots, now, runbooks=self._runbooks())
         return html_answer(request, drawn.document())
 
     async def _slots(self, incident: str, *, is_settled: bool) -> PastSlots | None:

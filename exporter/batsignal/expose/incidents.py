@@ -13,23 +13,26 @@ from starlette.responses import Response, StreamingResponse
 
 from batsignal.expose.disk import Disk
 from batsignal.expose.exchange import Refusal, answered, json_answer
+from batsignal.record.board import Board
 from batsignal.record.history import LIMIT_DEFAULT, LIMIT_MOST
 
 _PATH = "/api/v1/incidents"
 
 
 class IncidentViews:
-    """The handlers of `/api/v1/incidents`."""
+    """The handlers of `/api/v1/incidents`. `board` is what is known now."""
 
-    def __init__(self, disk: Disk, clock: Callable[[], float]) -> None:
+    def __init__(self, disk: Disk, board: Callable[[], Board], clock: Callable[[], float]) -> None:
         self._disk = disk
+        self._board = board
         self._clock = clock
 
     async def list(self, request: Request) -> Response:
         async def answer() -> Response:
             limit, before, past = _limit(request), before_of(request), self._disk.past
             found = await self._disk.ask(lambda: past.incidents(limit=limit, before=before))
-            return json_answer({"time": self._clock(), "incidents": [_addressed(one) for one in found]})
+            known = [_addressed(as_of_now(one, self._board())) for one in found]
+            return json_answer({"time": self._clock(), "incidents": known})
 
         return await answered(answer)
 
@@ -39,7 +42,7 @@ class IncidentViews:
             found = await self._disk.ask(lambda: past.incident(incident))
             if found is None:
                 raise Refusal(404, "no such incident is kept")
-            return json_answer(_addressed(found))
+            return json_answer(_addressed(as_of_now(found, self._board())))
 
         return await answered(answer)
 
@@ -80,6 +83,18 @@ def before_of(request: Request) -> float | None:
     if not math.isfinite(before):
         raise Refusal(400, f"before: expected Unix seconds, got {json.dumps(text[:60])}")
     return before
+
+
+def as_of_now(incident: dict[str, Any], board: Board) -> dict[str, Any]:
+    """Return a kept incident with its signal as it is now, where it goes on: what is kept is as old as its last event.
+
+    One that is over runs out of nothing.
+    """
+    if not incident["open"]:
+        return incident | {"signal": incident["signal"] | {"exhaustion_seconds": None}}
+    lit = (signal for signal in board.signals if signal.id == incident["id"])
+    signal = next(lit, None)
+    return incident if signal is None else incident | {"signal": signal.as_json()}
 
 
 def _addressed(incident: dict[str, Any]) -> dict[str, Any]:

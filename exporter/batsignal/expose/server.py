@@ -207,8 +207,8 @@ def build_app(
     """
     views = _Views(board, clock, runbooks)
     disk = Disk(past)
-    incidents = IncidentViews(disk, clock)
-    incident_pages = IncidentPages(disk, clock, views.runbook_names)
+    incidents = IncidentViews(disk, board, clock)
+    incident_pages = IncidentPages(disk, board, clock, views.runbook_names)
     deploys = DeployViews(board, clock, desk or Desk(mark=lambda deploy: (deploy, True), token=lambda: None))
     releases = ReleaseViews(release_desk or ReleaseDesk(release=_no_release, token=lambda: None))
     app = Starlette(

@@ -110,3 +110,19 @@ def test_a_disk_that_hangs_is_not_waited_for_and_holds_up_nothing_else(
     kept.free.set()
     monkeypatch.undo()
     assert client.get("/api/v1/incidents").status_code == 200
+
+
+def test_an_incident_that_goes_on_is_told_as_it_is_now_and_one_that_is_over_runs_out_of_nothing(
+    boards: Any, kept: Kept, clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (now,) = boards.lit().signals
+    old = now.as_json() | {"sessions": 1, "summary": "as it was"}
+    told = {"id": now.id, "open": True, "ended": None, "signal": old}
+    over = {"id": "b2", "open": False, "ended": boards.now - 60.0, "signal": old | {"exhaustion_seconds": 60.0}}
+    monkeypatch.setattr(kept, "incidents", lambda **_: [told, over])
+    monkeypatch.setattr(kept, "incident", lambda incident: told if incident == now.id else over)
+    client = AppClient(build_app(board=boards.lit, metrics=lambda *_: b"", reload=None, clock=clock, past=kept))
+    first, second = client.get("/api/v1/incidents").json()["incidents"]
+    assert first["signal"] == now.as_json()
+    assert second["signal"] == old | {"exhaustion_seconds": None}
+    assert client.get(f"/api/v1/incidents/{now.id}").json()["signal"] == now.as_json()

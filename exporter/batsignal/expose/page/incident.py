@@ -65,8 +65,9 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
     deploy = _deploy(signal)
     events: Sequence[View] = view.get("timeline", ())
     lead, pause, rest = cut(str(signal.get("summary") or wording.KINDS.get(kind, kind)))
-    action, healthy = str(_said_last(signal, events).get("action") or ""), signal.get("database_healthy")
     ended = view["ended"]
+    said = signal if ended is None else _said_last(signal, events)
+    action, healthy = str(said.get("action") or ""), signal.get("database_healthy")
     return IncidentStory(
         id=str(view["id"]),
         kind=wording.KINDS.get(kind, kind),
@@ -82,7 +83,7 @@ def tell_incident(view: View, slots: PastSlots | None, runbooks: frozenset[str])
         ended=ended,
         over="" if ended is None else _over(signal, action),
         before_end=() if ended is None else tuple(_before_end(events)),
-        sessions_most=max((event["signal"].get("sessions") or 0 for event in events), default=signal["sessions"]),
+        sessions_most=max(one.get("sessions") or 0 for one in (signal, *(event["signal"] for event in events))),
         deploy=deploy,
         action=beside_verdict(action, healthy=healthy),
         action_to_copy=action,
