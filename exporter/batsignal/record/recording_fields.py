@@ -59,6 +59,14 @@ def whole(source: Fields, key: str) -> int | None:
     return value
 
 
+def count(source: Fields, key: str, of: str = "") -> int | None:
+    """Return a whole number, 0 and more; `of` is what a fault says in front of the key."""
+    value = source.get(key)
+    if value is not None and (type(value) is not int or not 0 <= value < NUMBER_MOST):
+        raise expected(f"{of}{key}", "a whole number, 0 and more", value)
+    return value
+
+
 def text(source: Fields, key: str) -> str | None:
     """Return a text."""
     value = source.get(key)

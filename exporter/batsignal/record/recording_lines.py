@@ -13,6 +13,7 @@ from batsignal.record.recording_fields import (
     SHOWN_CHARACTERS,
     Fault,
     Fields,
+    count,
     expected,
     instant,
     label,
@@ -109,11 +110,10 @@ def read_facts(line: Fields, before: ServerFacts) -> ServerFacts:
 def _slots(slots: Fields) -> Slots | None:
     if not slots:
         return None
-    return Slots(
-        max=whole(slots, "max") or 0,
-        superuser_reserved=whole(slots, "superuser_reserved") or 0,
-        reserved=whole(slots, "reserved") or 0,
-    )
+    most, *reserved = (count(slots, key, "slots.") for key in ("max", "superuser_reserved", "reserved"))
+    if most is None:
+        raise Fault("slots.max: missing; expected a whole number, 0 and more")
+    return Slots(max=most, superuser_reserved=reserved[0] or 0, reserved=reserved[1] or 0)
 
 
 def facts_line(snapshot: Snapshot) -> Fields:
@@ -171,15 +171,15 @@ def read_tick(
         server=server,
         t=t,
         sessions=sessions,
-        own_sessions=whole(line, "own_sessions") or 0,
-        authenticating=whole(line, "authenticating") or 0,
+        own_sessions=count(line, "own_sessions") or 0,
+        authenticating=count(line, "authenticating") or 0,
         slots=facts.slots,
         role_limits=facts.role_limits,
         database_limits=facts.database_limits,
-        counters=Counters(sessions=whole(counters, "sessions"), xact_commit=whole(counters, "xact_commit"))
+        counters=Counters(sessions=count(counters, "sessions"), xact_commit=count(counters, "xact_commit"))
         if counters
         else None,
-        refused=whole(line, "refused"),
+        refused=count(line, "refused"),
         ping_seconds=number(line, "ping_seconds"),
         probes=tuple(_probe(one, t) for one in objects(line, "probes")),
         deploys=tuple(_deploy(one) for one in objects(line, "deploys")),
@@ -290,7 +290,7 @@ def _pool(pool: Fields) -> PoolerPool:
         user=user,
         maxwait_seconds=None if seconds is None else seconds + (microseconds or 0.0) / 1e6,
         pool_mode=text(pool, "pool_mode"),
-        **{name: whole(pool, name) for name in _POOL_COUNTS},
+        **{name: count(pool, name) for name in _POOL_COUNTS},
     )
 
 
@@ -306,7 +306,7 @@ def _host(host: Fields) -> HostLoad | None:
     if not host:
         return None
     cpu_ratio, memory_used_ratio = number(host, "cpu_ratio"), number(host, "memory_used_ratio")
-    load1, cpu_count = number(host, "load1"), whole(host, "cpu_count")
+    load1, cpu_count = number(host, "load1"), count(host, "cpu_count")
     if cpu_ratio is None or memory_used_ratio is None or load1 is None or cpu_count is None:
         raise Fault("host: expected cpu_ratio, memory_used_ratio, load1 and cpu_count")
     return HostLoad(

@@ -5,6 +5,7 @@ number; what comes before that line has been handed out by then, so who must not
 the end. It judges nothing.
 """
 
+import codecs
 import errno
 import io
 import json
@@ -247,7 +248,9 @@ def _parsed(path: Path, number: int, line: bytes) -> Fields:
         if _may_hold_anything(line):
             content = _legible(content)
     except (ValueError, RecursionError) as exc:
-        if len(line) >= LINE_BYTES_MOST:
+        if line.startswith(codecs.BOM_UTF8):
+            what = "expected UTF-8 without a byte order mark at its begin"
+        elif len(line) >= LINE_BYTES_MOST:
             what = f"expected a line of at most {LINE_BYTES_MOST} bytes"
         elif not line.endswith(b"\n"):
             what = f"the recording is cut off in this line, the {number - 1} before it are whole: {_fault_of(exc)}"

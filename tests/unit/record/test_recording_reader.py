@@ -93,7 +93,10 @@ def with_row(**columns: Any) -> list[Any]:
         ([KEY, HEADER], 1, 'expected "format": "batsignal-recording", got None'),
         ([HEADER | {"version": 2}], 1, "expected version 1, got 2"),
         ([HEADER | {"version": True}], 1, "expected version 1, got True"),
-        ([HEADER | {"slots": {"max": "many"}}], 1, "max: expected a whole number, got 'many'"),
+        ([HEADER | {"slots": {"max": "many"}}], 1, "slots.max: expected a whole number, 0 and more, got 'many'"),
+        ([HEADER | {"slots": {"max": -5}}], 1, "slots.max: expected a whole number, 0 and more, got -5"),
+        ([HEADER | {"slots": {"reserved": 3}}], 1, "slots.max: missing; expected a whole number, 0 and more"),
+        ([HEADER, KEY | {"refused": -1}], 2, "refused: expected a whole number, 0 and more, got -1"),
         ([HEADER | {"privileged": 1}], 1, "privileged: expected true or false, got 1"),
         ([HEADER | {"started_at": T * 1000}], 1, "started_at: expected Unix seconds"),
         ([HEADER | {"interval_seconds": 0}], 1, "interval_seconds: expected a number of seconds above 0"),
@@ -195,7 +198,7 @@ ZIPPED = gzip.compress(LONG, mtime=0)
         (b"\x00" * 1000, r":1: the recording is cut off in this line"),
         (LONG.replace(b"db1", b"db\xff", 1), r":1: expected one JSON object a line: 'utf-8' codec can't decode"),
         (LONG.decode().encode("utf-16"), r":1: expected one JSON object a line"),
-        (b"\xef\xbb\xbf" + LONG, r":1: expected one JSON object a line"),
+        (b"\xef\xbb\xbf" + LONG, r":1: expected UTF-8 without a byte order mark"),
     ],
 )
 def test_a_file_that_is_not_whole_is_an_error_with_its_line(tmp_path: Path, content: bytes, words: str) -> None:
