@@ -186,7 +186,7 @@ class Boards:
             action="See the leak above first.",
         )
         down = ProbeResult(
-            endpoint="web", service="web", at=self.now - 2, up=False, seconds=2.0, status=503, reason="status 503"
+            endpoint="web", service="web", at=self.now - 2, up=False, seconds=2.0, status=503, reason="HTTP 503"
         )
         return self.board(
             self.server(used=62, signals=(self.signal(), other), exhaustion_seconds=110.0),

@@ -45,7 +45,7 @@ KINDS = {
     "lock_pileup": "lock pile-up",
     "storm": "connection storm",
     "idle_in_transaction": "idle in transaction",
-    "saturation": "slots running out",
+    "saturation": "short of slots",
     "endpoint_down": "health endpoint down",
     "endpoint_slow": "health endpoint slow",
     "database_unreachable": "database unreachable",

@@ -118,7 +118,7 @@ def test_where_nobody_stands_out_that_is_said_in_so_many_words() -> None:
     subject = dict.fromkeys(SIGNAL["subject"]) | {"limit": "server"}
     signal = SIGNAL | {"kind": "saturation", "subject": subject}
     text = draft(INCIDENT | {"signal": signal})
-    assert text.startswith("# Post-mortem (draft): slots running out on db1\n\n> Made by")
+    assert text.startswith("# Post-mortem (draft): short of slots on db1\n\n> Made by")
     assert "| who | no single culprit was found |\n| limit | server |" in text
 
 
