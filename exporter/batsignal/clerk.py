@@ -45,7 +45,17 @@ class Clerk:
         self._clock = clock
 
     def mark(self, deploy: Deploy) -> tuple[Deploy, bool]:
-        """Take in a deploy that somebody tells of: the next tick judges by it, and the next life of the daemon."""
+        """Take in a deploy that somebody tells of: the next tick judges by it, and the next life of the daemon.
+
+        Raises Refusal for a service that no session can be of as names are split here: it would never be blamed.
+        """
+        split = self._pattern().split(deploy.service)
+        if split.version is not None and not self._pattern().can_name(deploy.service):
+            raise Refusal(
+                400,
+                f"service: expected a service as application_pattern tells it, got {spelled(deploy.service)}: a session"
+                f" of that name is of service {spelled(split.service)}, version {spelled(split.version)}",
+            )
         known, is_news = self._ledger().mark(deploy)
         if is_news:
             log.info("deploy marked", service=known.service, version=known.version, at=known.at)

@@ -5,6 +5,7 @@ it stays on its line, in its label, on its page. It knows no session and no sign
 """
 
 import re
+import string
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -83,6 +84,24 @@ class ApplicationPattern:
         The address that PgBouncer may append is no part of the name.
         """
         return _split(self.regex, application_name)
+
+    def can_name(self, service: str) -> bool:
+        """Return whether some session could be of that service: alone, or with a version beside it.
+
+        Which separator a pattern takes cannot be read from it, so each is tried, on either side of the name.
+
+        >>> pattern = ApplicationPattern(re.compile(r"^(?P<service>[^@]+)@(?P<version>.+)$"))
+        >>> pattern.can_name("web"), pattern.can_name("web@x")
+        (True, False)
+        """
+        if self.split(service).service == service:
+            return True
+        named = (
+            name
+            for separator in f"{string.punctuation} "
+            for name in (f"{service}{separator}1", f"{service}{separator}1.0.0", f"1{separator}{service}")
+        )
+        return any(_split.__wrapped__(self.regex, name).service == service for name in named)
 
 
 # Names repeat from session to session and from tick to tick; bounded, because hostile ones do not.

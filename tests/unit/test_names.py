@@ -90,3 +90,17 @@ def test_every_name_can_be_split(name: str | None, regex: str) -> None:
     who = ApplicationPattern(re.compile(regex)).split(name)
     for label in (who.service, who.version):
         assert label is None or (label.isprintable() and label == label.strip() and 0 < len(label) <= 63)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "service", "can"),
+    [
+        (r"^(?P<service>[^@]+)@(?P<version>.+)$", "web", True),
+        (r"^(?P<service>[^@]+)@(?P<version>.+)$", "web@x", False),
+        (r"^(?P<service>.+)-(?P<version>[^-]+)$", "shop-api", True),
+        (r"^v(?P<version>[0-9.]+) (?P<service>.+)$", "web", True),
+        (r"^(?P<version>[0-9.]+)/(?P<service>.+)$", "web", True),
+    ],
+)
+def test_a_service_that_no_session_can_be_of_is_told_by_the_pattern(pattern: str, service: str, can: bool) -> None:
+    assert ApplicationPattern(re.compile(pattern)).can_name(service) is can
