@@ -1,5 +1,6 @@
 """`batsignal assets export` into folders that are empty, half full, or none."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,20 @@ def test_an_empty_argument_is_no_folder(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match=r"^DIR: expected the path of a folder, got an empty text"):
         export(directory, force=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readmes_command_puts_the_addresses_into_every_link(tmp_path: Path) -> None:
+    export(str(tmp_path), force=False)
+    (command,) = (
+        line
+        for line in (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("sed -i")
+    )
+    subprocess.run(["sh", "-c", command.replace("~/batsignal-assets", str(tmp_path))], check=True)
+    texts = written(tmp_path)
+    left = [
+        name for name, text in texts.items() if b"http://localhost:9988" in text or b"http://localhost:3000" in text
+    ]
+    assert left == []
+    assert b"https://batsignal.example.com" in texts["grafana/dashboards/batsignal.json"]
+    assert b"https://grafana.example.com" in texts["alerts/leaks.rules.yml"]
