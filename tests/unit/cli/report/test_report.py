@@ -109,7 +109,10 @@ def test_what_the_recording_tells_stands_under_impact() -> None:
     text = draft(course=course)
     assert "- Connection slots: 18 taken before, 97 of 97 at most, at 2025-10-09 08:56:00." in text
     assert "- No slot was free for 40 s; 7 refusals were met or told of." in text
-    assert "- Sessions of the culprit: 0 before, 80 at most, 0 at the last look." in text
+    assert (
+        "- All sessions of the culprit, also those that it still uses: 0 before, 80 at most, 0 at the last look."
+        in text
+    )
     assert "- Health of web: 9 of 60 probes failed, the slowest took 2.0 s." in text
     assert "- Who held sessions at the peak: web@2.4.0 80, billing 10." in text
 
