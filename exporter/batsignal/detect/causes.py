@@ -6,7 +6,7 @@ and in the moments after its end: a health check needs two good answers to be we
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from batsignal.detect.signal import Finding, Key, Kind
 
@@ -47,6 +47,8 @@ class Causes:
         """By what, and when at last."""
         self._empty_since: dict[Key, float] = {}
         self._said: frozenset[Key] = frozenset()
+        self._causes: dict[Key, tuple[Finding, float]] = {}
+        """What may have brought about an endpoint's failures, and when it was there at last."""
 
     def first(self, found: Sequence[Finding], t: float) -> tuple[list[Finding], dict[Key, Key]]:
         """Return what is to be said at `t`, and for each silenced finding the one that explains it now."""
@@ -59,12 +61,30 @@ class Causes:
         self._silenced = {
             key: (cause, at)
             for key, (cause, at) in self._silenced.items()
-            if key in outlive and cause not in there and 0 <= t - at <= AFTERMATH_SECONDS
+            if key in outlive and (key[0] in ENDPOINTS or cause not in there) and 0 <= t - at <= AFTERMATH_SECONDS
         }
-        kept = [finding for finding in kept if (finding.kind, finding.key) not in self._silenced]
+        kept = [
+            finding
+            for finding in kept
+            if (finding.kind, finding.key) not in self._silenced and not self._is_aftermath(finding, t)
+        ]
+        self._remember(found, t)
         self._said = frozenset((finding.kind, finding.key) for finding in kept)
         self._silenced |= {key: (cause, t) for key, cause in superseded.items()}
         return kept, superseded
+
+    def _is_aftermath(self, finding: Finding, t: float) -> bool:
+        """Whether an endpoint is found to fail only now, of what is over: its third probe came a moment later."""
+        key = (finding.kind, finding.key)
+        if finding.kind not in ENDPOINTS or key in self._said:
+            return False
+        gone = [(cause, at) for cause, at in self._causes.values() if 0 <= t - at <= AFTERMATH_SECONDS]
+        return any(finding.since <= at and explains(cause, finding) for cause, at in gone)
+
+    def _remember(self, found: Iterable[Finding], t: float) -> None:
+        known = {key: one for key, one in self._causes.items() if 0 <= t - one[1] <= AFTERMATH_SECONDS}
+        now = {(one.kind, one.key): (one, t) for one in found if ENDPOINTS & EXPLAINS.get(one.kind, frozenset())}
+        self._causes = known | now
 
 
 def causes_first(found: Sequence[Finding], lasting: Collection[Key] = ()) -> tuple[list[Finding], dict[Key, Key]]:

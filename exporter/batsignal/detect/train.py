@@ -48,6 +48,10 @@ PACE_SESSIONS = 30
 CLUMP_SECONDS = 2.0
 CLUMP_SESSIONS = 2.0
 CLUMP_OCCUPANCY_RATIO = 0.4
+# Nor does a leak lose most of all in so few seconds of so long a time.
+BURST_RATIO = 0.6
+BURST_SECONDS = 5.0
+BURST_SPAN_SECONDS = 20.0
 # The runs of a job: so many, at one interval. Pods that are started one after the other come sooner than that.
 RUNS_LEAST = 4
 RUN_SECONDS_LEAST = 90.0
@@ -131,10 +135,21 @@ class Train:
     @cached_property
     def is_clumped(self) -> bool:
         """Whether its sessions come in clumps with silence between them."""
+        if self._is_one_burst:
+            return True
         moments = {math.floor(track.lost_at / CLUMP_SECONDS) for track in self.tracks}
         span = max(self.newest - self.since, 1.0)
         occupied = CLUMP_SECONDS * len(moments) / span
         return len(self.tracks) / len(moments) >= CLUMP_SESSIONS and occupied < CLUMP_OCCUPANCY_RATIO
+
+    @property
+    def _is_one_burst(self) -> bool:
+        """Whether most of them came in a few seconds of its time: what everybody opened while all had to wait."""
+        times = [track.lost_at for track in self.tracks]
+        most = math.ceil(BURST_RATIO * len(times))
+        if self.newest - self.since < BURST_SPAN_SECONDS:
+            return False
+        return min(later - earlier for earlier, later in zip(times, times[most - 1 :], strict=False)) <= BURST_SECONDS
 
     @cached_property
     def is_periodic(self) -> bool:

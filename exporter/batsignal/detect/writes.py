@@ -31,6 +31,10 @@ _BEGINS = re.compile(
 # What a query may do beside reading: rows that it locks, locks that it asks for by name, writes in a WITH.
 _CONTAINS = re.compile(r"\bFOR\s+(NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|\bpg_(try_)?advisory_xact_lock", _ANY)
 _WRITES_WITHIN = re.compile(r"\s*WITH\b.*\b(UPDATE|INSERT\s+INTO|DELETE\s+FROM|MERGE\s+INTO)\b", _ANY)
+# What only reads, and rests in a transaction on purpose while others read what it has seen. Whoever waits for its locks
+# is told anyway.
+_LENDS_SNAPSHOT = re.compile(r"\bpg_export_snapshot\b", re.IGNORECASE)
+_DUMPS = frozenset({"pg_dump", "pg_dumpall"})
 _FILLS = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", _ANY)
 
 
@@ -83,7 +87,7 @@ class Writes:
             return False
         if writes(session.query) or self._wrote.get(session.key, session) == session.xact_start:
             return True
-        if (session.application_name, session.usename) in self._at_work:  # a dump's leader
+        if (session.application_name, session.usename) in self._at_work or _is_a_dumps_leader(session):
             return False
         return self._is_forgotten(track, window)
 
@@ -95,6 +99,12 @@ class Writes:
         if is_of_a_service_at_work(track, rested_since, window):
             return True
         return track.session.query is None and not self._parking.is_usual(track)
+
+
+def _is_a_dumps_leader(session: Session) -> bool:
+    """Return whether a session holds the snapshot of a dump: also before and after its workers are at work."""
+    is_dump = session.application_name in _DUMPS
+    return is_dump or (session.query is not None and _LENDS_SNAPSHOT.search(session.query) is not None)
 
 
 def writes(query: str | None) -> bool:

@@ -224,3 +224,15 @@ def test_leak_that_is_found_beside_a_pool_that_was_said_to_be_empty_changes_noth
     causes = Causes()
     causes.first([empty(20)], T)
     assert [one.kind for one in causes.first([lost(30), empty(20)], T + 1)[0]] == ["pool_starvation"]
+
+
+@pytest.mark.parametrize(("began", "is_said"), [(-20.0, False), (5.0, True)], ids=["meanwhile", "after it"])
+def test_endpoint_that_is_found_to_fail_a_moment_after_the_end_of_what_brought_it_is_told_only_if_it_lasts(
+    began: float, is_said: bool
+) -> None:
+    causes = Causes()
+    shut = replace(found("database_unreachable", "warning", since=T - 30), wakes_if_it_lasts=True)
+    assert causes.first([shut], T)[0] == [shut]
+    down = found("endpoint_down", since=T + began)
+    assert bool(causes.first([down], T + 10)[0]) == is_said
+    assert causes.first([down], T + AFTERMATH_SECONDS + 1)[0] == [down]
