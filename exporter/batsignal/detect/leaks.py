@@ -225,6 +225,8 @@ class LeakDetector:
         full = headroom.is_full(window, self._limits.saturation_critical_ratio)
         if train.lost < least or not self._is_steady(train, window.t, least, full=full):
             return False
+        if train.lost < _younger(group, train):
+            return False
         if not self._is_seen(group, train, window, full=full):
             return False
         explained = self._explain(group, train, window.t)
@@ -329,3 +331,9 @@ class LeakDetector:
         if train.lost - explained.usual < least:
             return True
         return leak_end.gives_back(train, group.origins.values(), window, self._limits)
+
+
+def _younger(group: Group, train: Train) -> int:
+    """Return how many were opened after the newest that is told lost: of a burst, the first of it tell nothing yet."""
+    tracks = (track for origin in group.origins.values() for track in origin.tracks.values())
+    return sum(track.opened_at > train.newest for track in tracks)

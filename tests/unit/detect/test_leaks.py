@@ -906,6 +906,21 @@ def test_large_pool_that_fills_at_the_pace_of_slow_logins_is_none(make_world: An
     assert not watcher.raised("leak"), watcher.sentences()
 
 
+def test_what_everybody_opened_while_all_had_to_wait_for_some_seconds_is_no_leak(
+    row: Callable[..., Any], show: Callable[..., Any], watcher: Any
+) -> None:
+    opened = [*(100.0 + 9.0 * n for n in range(4)), *(132.0 + 0.2 * n for n in range(20))]
+
+    def scene(t: float) -> Iterator[Any]:
+        yield from (row(50 + n, at=t // 2 * 2, opened=-900.0 + n, application_name="api@1") for n in range(6))
+        for n, at in enumerate(opened):
+            if at <= t < 400:
+                yield row(200 + n, at=at + 1.5, opened=at, application_name="api@1")
+
+    show(watcher, scene, 300)
+    assert not watcher.raised("leak"), watcher.sentences()
+
+
 # -- whose sessions are ended and that is not undone -------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -269,6 +270,22 @@ def test_without_ids_and_texts_the_leader_of_a_dump_is_left_alone(row: Row, show
             )
 
     show(watcher, scene, 1500, begin=100)
+    assert not watcher.raised("idle_in_transaction"), watcher.sentences()
+
+
+@pytest.mark.parametrize("name", ["pg_dump", "backup@1"])
+def test_the_leader_of_a_dump_whose_workers_write_to_their_clients_or_are_done_is_left_alone(
+    row: Row, show: Show, watcher: Any, name: str
+) -> None:
+    def scene(t: float) -> Iterator[Any]:
+        facts = {"application_name": name, "usename": "backup"}
+        leader = row(HOLDER, RESTS, at=5, **facts | {"query": "SELECT pg_export_snapshot()"})
+        yield replace(leader, query_start=None)
+        if t < 1200:
+            for n in range(4):  # state_change moves with each block that the client has taken
+                yield row(51 + n, "active", at=t // 2 * 2, **facts | {"query": "COPY public.orders TO stdout"})
+
+    show(watcher, scene, 1600, begin=10)
     assert not watcher.raised("idle_in_transaction"), watcher.sentences()
 
 
