@@ -19,14 +19,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from batsignal.drills.embedded import reserve_port
+
 ALERTS = Path(__file__).parents[1] / "alerts"
+# How long an answer may take on a machine that does other things; nothing is measured by it.
+ANSWER_SECONDS = 20.0
+
+_reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, and that only a server to which it is named gets while the tests run.
+
+    One that were given back at once could be another test's before the server of this one, which takes a second to
+    start, comes to take it.
+    """
+    _reserved.append(reserve_port())
+    port: int = _reserved[-1].getsockname()[1]
+    return port
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -83,7 +93,7 @@ class Pager:
     def active(self) -> list[dict[str, Any]]:
         """Return the labels and texts of the alerts that Alertmanager has and does not hold back."""
         url = f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts?inhibited=false&silenced=false"
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as response:
             alerts: list[dict[str, Any]] = json.load(response)
         return alerts
 
@@ -115,7 +125,7 @@ def pager(alertmanager_port: int, prometheus_port: int) -> Iterator[Pager]:
 
 def served(url: str) -> set[str]:
     """Return the names of the daemon's samples."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=2) as response:  # noqa: S310 - an address of our own
+    with urllib.request.urlopen(f"{url}/metrics", timeout=ANSWER_SECONDS) as response:  # noqa: S310 - an address of our own
         lines = response.read().decode().splitlines()
     return {re.split(r"[{ ]", line, maxsplit=1)[0] for line in lines if not line.startswith("#")}
 

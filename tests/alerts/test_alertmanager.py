@@ -4,7 +4,6 @@ One server is started for all; each case has server names of its own.
 """
 
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -16,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from paging import free_port
 
 CONFIG = Path(__file__).parents[2] / "alerts" / "alertmanager.yml"
 DEADLINE_SECONDS = 30.0
@@ -113,8 +114,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmana
     receivers = Receivers()
     config = folder / "alertmanager.yml"
     config.write_text(CONFIG.read_text().replace("127.0.0.1:9095", receivers.address))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = ["prometheus-alertmanager", f"--config.file={config}", f"--storage.path={folder}"]
     command += [f"--web.listen-address={address}", "--cluster.listen-address=", "--log.level=error"]
     process = subprocess.Popen(command)

@@ -27,7 +27,7 @@ from batsignal.drills.actors.pooler import PgBouncer
 from batsignal.drills.ground import Ground, on_embedded
 from boards.panels import STATE_POINTS
 from dashboard_files import EVERY_QUERY, Query, filled, metrics
-from paging import answers, free_port, process, served, wait_for
+from paging import ANSWER_SECONDS, answers, free_port, process, served, wait_for
 
 OLD = "web@1.0.0"
 # Another service in another database: of one that its pooler starves, the empty pool would be said first.
@@ -226,12 +226,12 @@ def refuse_once(ground: Ground, url: str) -> None:
 
 
 def lit(url: str) -> set[str]:
-    with urllib.request.urlopen(f"{url}/api/v1/signals", timeout=5) as answer:  # noqa: S310 - an address of our own
+    with urllib.request.urlopen(f"{url}/api/v1/signals", timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - an address of our own
         return {signal["kind"] for signal in json.load(answer)["signals"]}
 
 
 def results(url: str) -> list[Any]:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - an address of our own
+    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - an address of our own
         found: list[Any] = json.load(answer)["data"]["result"]
     return found
 

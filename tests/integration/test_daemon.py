@@ -31,6 +31,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from batsignal.drills.embedded import EmbeddedServer
+from paging import free_port
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -253,12 +254,6 @@ def database(name: str, dsn: str, **keys: Any) -> dict[str, Any]:
 
 def watched(server: EmbeddedServer, name: str = "db1", user: str = "watcher") -> dict[str, Any]:
     return database(name, server.dsn(user=user))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def nobody_listens(name: str = "down") -> dict[str, Any]:

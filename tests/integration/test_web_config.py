@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from batsignal import web_config
 from batsignal.drills.embedded import EmbeddedServer
 from batsignal.errors import ConfigError
 from batsignal.expose.access import Access
+from paging import free_port
 
 PASSWORD = "pa:ss w@rd"
 TOKEN = "deploy-t0ken"
@@ -211,9 +211,7 @@ def test_prometheus_scrapes_through_tls_and_the_login(guarded: Guarded, until: U
         "static_configs": [{"targets": [guarded.address]}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     options = ["--config.file=prometheus.yml", f"--web.listen-address={address}", "--storage.tsdb.path=tsdb"]
     with (folder / "prometheus.log").open("wb") as log:
         prometheus = subprocess.Popen(["prometheus", *options], cwd=folder, stdout=log, stderr=log)
@@ -222,7 +220,7 @@ def test_prometheus_scrapes_through_tls_and_the_login(guarded: Guarded, until: U
         try:
             with urllib.request.urlopen(f"http://{address}/api/v1/query?query=batsignal_up", timeout=5) as answer:
                 return bool(json.load(answer)["data"]["result"])
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             return False
 
     try:
