@@ -75,10 +75,15 @@ def test_a_healthy_shop_sells_answers_for_its_health_and_names_its_sessions(serv
 
 def test_the_leak_keeps_its_pace_by_the_clock_and_ends_with_the_shop(server: EmbeddedServer) -> None:
     with shop_of(server, "--version", "2.4.0", "--leak-per-second", "4") as port:
-        assert wait_for(lambda: get(port, "/stats")[1]["leaked"] == 9)
-        first_at = get(port, "/stats")[1]["first_leak_at"]
-        # The ninth is due two seconds after the first.
-        assert 1.5 < time.time() - first_at < 3.5
+
+        def is_in_pace() -> bool:
+            """Whether there are many, and the newest was due just now: one every quarter of a second from the first."""
+            stats = get(port, "/stats")[1]
+            leaked = stats["leaked"]
+            return leaked >= 9 and abs(time.time() - stats["first_leak_at"] - (leaked - 1) / 4) < 0.75
+
+        # A busy machine may be late with some of them, and makes up for it.
+        assert wait_for(is_in_pace)
         assert sessions(server, "web@2.4.0") >= 6 + 9
     assert wait_for(lambda: sessions(server, "web@2.4.0") == 0)
 
