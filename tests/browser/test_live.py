@@ -54,7 +54,7 @@ def test_a_machine_that_slept_sees_at_once_that_all_is_old_and_then_how_it_stand
     site.stop()
     site.start()
     browser.run(HOUR_LATER)
-    wait(lambda: browser.run(LOST), "the warning that all is old", seconds=3)
+    wait(lambda: browser.run(LOST), "the warning that all is old", seconds=6)  # from silence: 10 s
     assert browser.run(FEED) == "Old"
     digits = browser.run("return document.querySelector('.left .digits').textContent")
     assert digits not in {"0:00", ""}, "the clock does not run on with nothing to go by"

@@ -323,7 +323,7 @@ def test_slots_of_sessions_that_never_authenticate_are_counted_on_the_kept_sessi
         for _ in range(MAX_CONNECTIONS - before.used):
             stack.enter_context(closing(knock(postgres)))
         # A process that was just begun has no title yet that says what it is.
-        until(lambda: abs(sight.look().used - MAX_CONNECTIONS) <= 1, "a look that counts them all", 5)
+        until(lambda: abs(sight.look().used - MAX_CONNECTIONS) <= 1, "a look that counts them all")
         snapshot = sight.look()
         assert (snapshot.failure, snapshot.view) == (None, "session")
         assert abs(snapshot.used - MAX_CONNECTIONS) <= 1

@@ -174,7 +174,7 @@ def test_statement_of_ours_that_conflicts_with_recovery_costs_a_look_and_not_the
 
 @pytest.mark.parametrize("major", EACH)
 def test_standby_that_takes_no_sessions_is_not_accepting_and_lights_nothing_else(
-    fresh_server: Callable[..., EmbeddedServer], major: str
+    fresh_server: Callable[..., EmbeddedServer], until: Until, major: str
 ) -> None:
     primary, standby = fresh_server(major), fresh_server(major)
     primary.stop()
@@ -182,13 +182,16 @@ def test_standby_that_takes_no_sessions_is_not_accepting_and_lights_nothing_else
     standby._process = standby._run(
         [str(standby._programs / "postgres"), "-D", str(standby.data_directory), "-p", str(standby.port)]
     )
-    judge = judge_of()
+    judge, kinds = judge_of(), set[tuple[str, str]]()
+
+    def look() -> tuple[str, str | None]:
+        snapshot = poller.look()
+        kinds.update((one.kind, one.severity) for one in judge.look(snapshot, ()).findings)
+        time.sleep(LOOK_SECONDS)
+        assert snapshot.failure is not None
+        return snapshot.failure.reason, snapshot.failure.sqlstate
+
     with closing(poller_on(standby)) as poller:
-        end, kinds = time.monotonic() + 4.5, set()
-        while time.monotonic() < end:
-            snapshot = poller.look()
-            kinds |= {(one.kind, one.severity) for one in judge.look(snapshot, ()).findings}
-            time.sleep(0.5)
-    assert snapshot.failure is not None
-    assert (snapshot.failure.reason, snapshot.failure.sqlstate) == ("not_accepting", "57P03")
+        until(lambda: look() == ("not_accepting", "57P03") and kinds, "it to be said")
+        assert [look() for _ in range(LOOKS)] == [("not_accepting", "57P03")] * LOOKS
     assert kinds == {("database_unreachable", "warning")}

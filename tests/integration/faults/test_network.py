@@ -36,7 +36,7 @@ def test_network_that_eats_packets_leaves_no_session_behind(net: Network, far: S
     with Witness(far) as witness:
         with net.to_a.eating_packets():
             time.sleep(seconds)
-            assert far.daemon.server("a")["state"] == "timeout"
+            until(lambda: far.daemon.server("a")["state"] == "timeout", "A to be shown as silent")
             assert far.daemon.server("b")["state"] == "up"
             assert len(served_by(far.guest)) == 1, "the server knows nothing of it"
         witness.back()
