@@ -100,7 +100,7 @@ def test_nobody_there_is_a_reason_and_no_exception() -> None:
     assert look.pools is None
     assert look.failure is not None
     assert "refused" in look.failure
-    assert poller.look().seconds < 0.2, "it backs off"
+    assert poller.look().seconds < 1, "it backs off"
 
 
 def test_name_without_an_address_is_a_reason_and_the_password_is_none_of_it() -> None:
@@ -120,7 +120,7 @@ def test_pgbouncer_that_hangs_is_left_alone_and_seen_again_when_it_goes_on(
     try:
         began = time.monotonic()
         poller.run()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 5
         assert poller.latest().failure == "no answer within 1 s"
         assert poller.latest().pools is None
     finally:

@@ -253,7 +253,7 @@ def test_a_disk_that_hangs_holds_up_no_tick_and_is_said(
     began = time.monotonic()
     for n in range(50):
         keeper.look("db1", Snapshot(server="db1", t=T + n), (), (lives.event("raised"),) if n == 40 else ())
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < WAIT_SECONDS / 2
     assert keeper.health.dropped_looks == 45
     now = keeper_module.HANGS_SECONDS + 1
     assert (keeper.health.up, keeper.health.reason) == (False, "the disk hangs")
