@@ -43,6 +43,10 @@ SEEN_GROWTH_AT_START = 7
 SEEN_GROWTH_PER_GIVEN_BACK = 3
 # Where some are given back, it takes so long to see what is usual.
 EARLY_SECONDS = 300.0
+# Nothing is opened any more: nearly no gap that chance draws is so many times the usual one.
+ENDED_GAPS = 3.5
+ENDED_SLACK_SECONDS = 5.0
+ENDED_SECONDS = 10.0
 # One that only rested is called again once so many more were lost.
 RESUMED_SESSIONS = 4
 
@@ -225,7 +229,7 @@ class LeakDetector:
         full = headroom.is_full(window, self._limits.saturation_critical_ratio)
         if train.lost < least or not self._is_steady(train, window.t, least, full=full):
             return False
-        if train.lost < _younger(group, train):
+        if not _is_told(group, train) or not (full or _opens_still(group, train, window.t)):
             return False
         if not self._is_seen(group, train, window, full=full):
             return False
@@ -333,7 +337,16 @@ class LeakDetector:
         return leak_end.gives_back(train, group.origins.values(), window, self._limits)
 
 
-def _younger(group: Group, train: Train) -> int:
-    """Return how many were opened after the newest that is told lost: of a burst, the first of it tell nothing yet."""
-    tracks = (track for origin in group.origins.values() for track in origin.tracks.values())
-    return sum(track.opened_at > train.newest for track in tracks)
+def _is_told(group: Group, train: Train) -> bool:
+    """Whether no more were opened after the newest that is lost: of a burst, the first ones say nothing yet."""
+    return train.lost >= sum(at > train.newest for at in _opened(group))
+
+
+def _opens_still(group: Group, train: Train, t: float) -> bool:
+    """Whether its last is not far longer ago than one is from the next: a job has opened all it wanted by then."""
+    silence = t - max(train.newest, *_opened(group))
+    return silence <= max(ENDED_SECONDS, ENDED_GAPS * train.gap_seconds + ENDED_SLACK_SECONDS)
+
+
+def _opened(group: Group) -> Iterable[float]:
+    return (track.opened_at for origin in group.origins.values() for track in origin.tracks.values())

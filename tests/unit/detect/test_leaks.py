@@ -921,6 +921,23 @@ def test_what_everybody_opened_while_all_had_to_wait_for_some_seconds_is_no_leak
     assert not watcher.raised("leak"), watcher.sentences()
 
 
+def test_job_that_opened_all_it_wanted_within_half_a_minute_and_holds_it_for_as_long_is_no_leak(
+    row: Callable[..., Any], show: Callable[..., Any], watcher: Any
+) -> None:
+    opened = [100.0 + 0.75 * n for n in range(35)]
+
+    def scene(t: float) -> Iterator[Any]:
+        yield from (row(50 + n, at=t // 2 * 2, opened=-900.0 + n) for n in range(6))
+        for n, at in enumerate(opened):
+            used = 1.5 if n < 12 else 9.0
+            if at <= t < at + 40:
+                state = "active" if t < at + used else "idle"
+                yield row(200 + n, state, at=at + (used if t >= at + used else 0), opened=at, application_name="job@1")
+
+    show(watcher, scene, 250)
+    assert not watcher.raised("leak"), watcher.sentences()
+
+
 # -- whose sessions are ended and that is not undone -------------------------------------------------------------------
 
 
