@@ -34,8 +34,10 @@ def shop_of(server: EmbeddedServer, *options: str) -> Iterator[int]:
         assert shop.stdout is not None
         word, port = shop.stdout.readline().split()
         assert word == "ready"
-        yield int(port)
-        shop.terminate()
+        try:
+            yield int(port)
+        finally:
+            shop.terminate()
         assert shop.wait(DEADLINE_SECONDS) == 0
 
 
