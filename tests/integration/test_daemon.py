@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psutil
 import psycopg2
 import pytest
 import yaml
@@ -31,6 +30,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from batsignal.drills.embedded import EmbeddedServer
+from frozen import frozen
 from paging import free_port
 
 START_SECONDS = 20.0
@@ -260,18 +260,6 @@ def nobody_listens(name: str = "down") -> dict[str, Any]:
     return database(name, f"postgresql://watcher@127.0.0.1:{free_port()}/postgres")
 
 
-@contextmanager
-def frozen(server: EmbeddedServer) -> Iterator[None]:
-    processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
-
-
 def self_signed(folder: Path) -> Path:
     command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
@@ -433,7 +421,7 @@ def test_frozen_server_is_shown_down_within_three_intervals_and_holds_up_neither
     hanging = fresh_server()
     daemon = launcher.run({"servers": [watched(hanging, "hanging"), watched(postgres15)]}).ready()
     assert daemon.metric("batsignal_up", server="hanging") == 1
-    with frozen(hanging):
+    with frozen(hanging.pid):
         # Three intervals, and a tick and the watchdog's own step.
         until(lambda: daemon.metric("batsignal_up", server="hanging") == 0, "the frozen server to be down", seconds=15)
         assert daemon.metric("batsignal_server_state", server="hanging", state="timeout") == 1

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,9 @@ def test_stopped_in_the_middle_it_leaves_no_session_no_process_and_no_port(groun
         until(lambda: len(tell.lost_at) >= 1, "the incident")
         port = int(psycopg2.extensions.parse_dsn(console)["port"])
         pooler = next(
-            process for process in psutil.process_iter() if process.name() == "pgbouncer" and is_on(process, port)
+            process
+            for process in psutil.process_iter(["name"])  # one that ends meanwhile is passed over
+            if process.info["name"] == "pgbouncer" and is_on(process, port)
         )
         assert pooler.uids().real != 0, "PgBouncer refuses root"
         assert ground.held == held_before + 3
@@ -117,7 +119,9 @@ def test_stopped_in_the_middle_it_leaves_no_session_no_process_and_no_port(groun
 
 
 def is_on(process: psutil.Process, port: int) -> bool:
-    return any(connection.laddr.port == port for connection in process.net_connections("tcp4"))
+    with suppress(psutil.NoSuchProcess):
+        return any(connection.laddr.port == port for connection in process.net_connections("tcp4"))
+    return False
 
 
 def test_pool_is_no_larger_than_the_share_allows(until: Until) -> None:
@@ -173,19 +177,27 @@ with on_embedded() as ground:
 """
 
 
+def programs(pid: int) -> dict[psutil.Process, tuple[str, str]]:
+    """Return name and status of what a drill runs; servers have children that live for moments."""
+    found = {}
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.name() in {"pgbouncer", "pg_dump"}:
+                found[child] = (child.name(), child.status())
+    return found
+
+
 def test_drill_that_is_killed_leaves_neither_pgbouncer_nor_a_dump_that_was_standing_still(until: Until) -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED]) as drill:
-        parent = psutil.Process(drill.pid)
-
-        def programs() -> list[psutil.Process]:
-            return [child for child in parent.children(recursive=True) if child.name() in {"pgbouncer", "pg_dump"}]
-
-        # PgBouncer, and pg_dump with its two workers, all of which wait for a disk that takes no more.
-        until(lambda: sum(child.status() == psutil.STATUS_STOPPED for child in programs()) == 3, "the dump at a stand")
-        left = programs()
-        assert "pgbouncer" in {child.name() for child in left}
-        directories = {Path(child.cwd()) for child in left}
-        drill.kill()
+        try:
+            # PgBouncer, and pg_dump with its two workers, all of which wait for a disk that takes no more.
+            stopped = ("pg_dump", psutil.STATUS_STOPPED)
+            until(lambda: list(programs(drill.pid).values()).count(stopped) == 3, "the dump at a stand")
+            left = list(programs(drill.pid))
+            assert "pgbouncer" in {child.name() for child in left}
+            directories = {Path(child.cwd()) for child in left}
+        finally:
+            drill.kill()
     until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in left), "their end")
     until(lambda: not any(directory.exists() for directory in directories), "the end of their directories")
 

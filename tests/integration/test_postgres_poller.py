@@ -4,7 +4,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from batsignal.poll.postgres import PATIENCE_SECONDS, PostgresPoller
 from batsignal.poll.queries import catalog, sql
 from batsignal.poll.resolve import Resolver
 from batsignal.snapshot import PollFailure, Session, Snapshot
+from frozen import frozen
 from majors import EACH, major_of
 
 # A look may take its deadline and a little, on a machine that does other things, too.
@@ -116,20 +117,6 @@ def fill(server: EmbeddedServer, sessions: Any) -> None:
         except psycopg2.OperationalError:
             return
     raise AssertionError("the server took more sessions than it has slots")
-
-
-@contextmanager
-def frozen(server: EmbeddedServer) -> Iterator[None]:
-    """Hold the postmaster and all its processes still."""
-    postmaster = psutil.Process(server.pid)
-    processes = [postmaster, *postmaster.children()]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 # -- what a look sees --------------------------------------------------------------------------------------------------
@@ -532,7 +519,7 @@ def test_frozen_server_costs_each_look_a_second_and_keeps_its_session(
     assert poller.look().failure is None
     assert poller.process is not None
     pid = poller.process.backend_pid
-    with frozen(server):
+    with frozen(server.pid):
         for _ in range(3):
             began = time.monotonic()
             assert failure(poller).reason == "timeout"
@@ -551,7 +538,7 @@ def test_server_frozen_for_long_is_tried_once_more_and_never_sees_more_than_two(
     others = len(connections_to(server))
     assert poller.look().failure is None
     assert poller.process is not None
-    with frozen(server):
+    with frozen(server.pid):
         assert failure(poller).reason == "timeout"
         for _ in range(6):
             pollers.clock.ahead += PATIENCE_SECONDS + 1

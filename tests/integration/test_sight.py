@@ -22,6 +22,7 @@ from batsignal.poll.resolve import Resolver
 from batsignal.poll.sight import Sight
 from batsignal.record.recording import RecordingWriter, read
 from batsignal.snapshot import Snapshot
+from frozen import frozen
 from majors import EACH, major_of
 
 MAX_CONNECTIONS = 40
@@ -156,17 +157,11 @@ def test_full_server_that_hangs_under_a_walsender_never_sees_more_than_two_conne
         others = len(connections_to(server))
         sight = sights(server, emergency=True, monotonic=lambda: time.monotonic() + ahead)
         assert sight.look().view == "walsender"
-        processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
-        for process in processes:
-            process.suspend()
-        try:
+        with frozen(server.pid):
             for _ in range(5):
                 sight.look()
                 assert len(connections_to(server)) <= others + 2
                 ahead += 10
-        finally:
-            for process in processes:
-                process.resume()
         end = time.monotonic() + 10
         while (seen := sight.look()).failure is not None:
             assert time.monotonic() < end, seen.failure

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 
-import psutil
-
 from batsignal.drills.embedded import HOST, EmbeddedServer
 from batsignal.drills.guardian import Guardian
+from frozen import frozen
 from under_fault.stand import Stand, StandError, ask, on, until
 
 KILL_EVERY_SECONDS = 0.2
@@ -80,16 +79,8 @@ def many_scrapes(stand: Stand) -> Iterator[None]:
 @contextmanager
 def hung(stand: Stand) -> Iterator[None]:
     """The postmaster and all its processes are stopped (SIGSTOP): the kernel still takes connections for them."""
-    postmaster = psutil.Process(stand.a.pid)
-    postmaster.suspend()
-    processes = [postmaster, *postmaster.children()]
-    for process in processes:
-        process.suspend()
-    try:
+    with frozen(stand.a.pid):
         yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 @contextmanager
