@@ -110,7 +110,8 @@ class Storm:
         database = before.database or _nearly_all(ours, "database")
         if self.is_many:
             service = self._seen_alone(ours) or before.application
-            return Subject(application=service, user=user, database=database)
+            version = before.version if service is None else before.version or _nearly_all(ours, "version")
+            return Subject(application=service, version=version, user=user, database=database)
         return Subject(
             application=self.key[1] if self.key[0] == "service" else None,
             version=before.version or _nearly_all(ours, "version"),

@@ -128,7 +128,8 @@ def test_one_service_that_is_glimpsed_now_and_then_is_what_is_named_in_the_end(w
     watcher = make_watcher().follow(counted_every(world.looks(ONSET + 90), 2.0))
     (event,) = storms(watcher)
     assert event.t - T - ONSET <= BOUND
-    assert watcher.at(ONSET + 89, "storm").subject.application == "web"
+    subject = watcher.at(ONSET + 89, "storm").subject
+    assert (subject.application, subject.version) == ("web", "1")
 
 
 def test_applications_that_never_pool_are_dark_whatever_restarts(world: Any, make_watcher: Any) -> None:
