@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from batsignal.config import SecretText
-from batsignal.config.source import read_mapping
-from batsignal.config.wording import explained
+from batsignal.config.wording import MisfitError, explained
+from batsignal.config.written import Source, read_mapping
 from batsignal.errors import ConfigError
 
 ClientAuth = Literal[
@@ -240,12 +240,14 @@ class WebFile(_Section):
             section = getattr(self, name)
             fault = None if section is None else section.fault()
             if fault is not None:
-                raise ValueError(f"{name}.{fault}")
+                key = fault.partition(": ")[0].split(".")
+                raise MisfitError((name, *(part.strip("'") for part in key)), f"{name}.{fault}")
         for user, secret in (self.basic_auth_users or {}).items():
             match = _HASH.fullmatch(secret.get_secret_value())
             if match is None or not _COST_LEAST <= int(match["cost"]) <= _COST_MOST:
-                raise ValueError(
-                    f"basic_auth_users.{user[:60]!r}: expected a bcrypt hash ($2y$10$..., as of htpasswd -nBC 10 '')"
+                raise MisfitError(
+                    ("basic_auth_users", user),
+                    f"basic_auth_users.{user[:60]!r}: expected a bcrypt hash ($2y$10$..., as of htpasswd -nBC 10 '')",
                 )
         return self
 
@@ -256,6 +258,11 @@ class WebRules:
 
     file: str
     whole: WebFile = field(default=WebFile(), repr=False)
+    source: Source | None = field(default=None, repr=False, compare=False)
+
+    def place(self, *location: str) -> str:
+        """Return `file:line: key` of what is found to be wrong only where it is used."""
+        return f"{self.file if self.source is None else self.source.place(location)}: {'.'.join(location)}"
 
     @property
     def tls(self) -> TlsServerConfig | None:
@@ -283,16 +290,18 @@ class WebRules:
 
 
 def read(path: str) -> WebRules:
-    """Return what the file says; raises ConfigError that names file, key path and what was expected.
+    """Return what the file says; raises ConfigError that names file, line, key path and what was expected.
 
     The certificates that it names are only read where they are used: `expose.tls.context`.
     """
-    content = _with_whole_paths(Path(path).parent, read_mapping(Path(path), "tls_server_config or basic_auth_users"))
+    source = read_mapping(Path(path), "tls_server_config or basic_auth_users")
+    content = _with_whole_paths(Path(path).parent, source.content)
     try:
-        return WebRules(file=path, whole=WebFile.model_validate(content))
+        return WebRules(file=path, whole=WebFile.model_validate(content), source=source)
     except ValidationError as exc:
         # `from None`: the library's own text quotes the values, keys and hashes among them.
-        raise ConfigError(f"{path}: {explained(exc.errors(), WebFile, _SECRETS)}") from None
+        location, text = explained(exc.errors(), WebFile, _SECRETS)
+        raise ConfigError(f"{source.place(location)}: {text}") from None
 
 
 def _with_whole_paths(folder: Path, content: dict[Any, Any]) -> dict[Any, Any]:

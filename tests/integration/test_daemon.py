@@ -610,7 +610,7 @@ def test_broken_config_is_exit_2_and_one_line_on_stderr(launcher: Launcher, comm
     ended = launcher.command(command, "--config.file", str(file))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"batsignal: {file}: servers[0].dsn: missing;"
+        f"batsignal: {file}:2: servers[0].dsn: missing;"
         " expected a libpq connection string (postgresql://... or key=value pairs)\n"
     )
 

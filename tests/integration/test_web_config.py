@@ -197,7 +197,7 @@ def test_web_config_that_is_wrong_ends_the_command_with_2(tmp_path: Path, verb: 
     (tmp_path / "batsignal.yml").write_text("{servers: [{name: a, dsn: 'host=127.0.0.1 port=1'}], store: {path: null}}")
     ended = command(tmp_path, verb, "--config.file", "batsignal.yml", "--web.config.file", "web.yml")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("batsignal: web.yml: tls_server_config.cert_file: expected a readable file, got")
+    assert ended.stderr.startswith("batsignal: web.yml:1: tls_server_config.cert_file: expected a readable file, got")
 
 
 def test_prometheus_scrapes_through_tls_and_the_login(guarded: Guarded, until: Until) -> None:

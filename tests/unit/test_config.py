@@ -45,11 +45,11 @@ def endpoint(keys: str) -> str:
 
 # What is wrong, the file, and what is said of it behind the file's name.
 BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
-    ("an empty file", "", f": servers: missing; expected {SERVERS}"),
-    ("comments only", "# soon\n", f": servers: missing; expected {SERVERS}"),
-    ("a list at the top", "- name: db1\n", ": expected a mapping with the key servers, got a list"),
-    ("a text at the top", "hello\n", ": expected a mapping with the key servers, got 'hello'"),
-    ("a connection string at the top", DSN, ": expected a mapping with the key servers, got something else"),
+    ("an empty file", "", f":1: servers: missing; expected {SERVERS}"),
+    ("comments only", "# soon\n", f":1: servers: missing; expected {SERVERS}"),
+    ("a list at the top", "- name: db1\n", ":1: expected a mapping with the key servers, got a list"),
+    ("a text at the top", "hello\n", ":1: expected a mapping with the key servers, got 'hello'"),
+    ("a connection string at the top", DSN, ":1: expected a mapping with the key servers, got something else"),
     ("two documents", "a: 1\n---\nb: 2\n", ":2:1: expected valid YAML: but found another document"),
     ("a bracket left open", f"{SERVER}  x: [\n", ":4:3: expected valid YAML: expected <block end>, but found '?'"),
     ("a tab", "servers:\n\t- a\n", ":2:1: expected valid YAML: found character '\\t' that cannot start any token"),
@@ -72,74 +72,100 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
         f"{NO_CONSTRUCTOR} '!vault'",
     ),
     ("a list as a key", "? [a]\n: b\n", ":1:3: expected valid YAML: found unhashable key"),
-    ("no such date", "servers: 2024-13-01\n", ": expected valid YAML: month must be in 1..12"),
-    ("brackets without end", "servers: " + "[" * 5000, ": expected valid YAML: nested too deeply"),
+    ("no such date", "servers: 2024-13-01\n", ":1:10: expected valid YAML: month must be in 1..12"),
+    ("brackets without end", "servers: " + "[" * 5000, ":1: expected valid YAML: nested too deeply"),
     (
         "a zero byte",
         "servers: \0\n",
-        ": expected valid YAML: unacceptable character #x0000: special characters are not allowed",
+        ":1: expected valid YAML: unacceptable character #x0000: special characters are not allowed",
     ),
-    ("Latin-1", "# Größe\n".encode("latin-1"), ": expected a text file in UTF-8, got other bytes at offset 4"),
-    ("an unknown key", f"{SERVER}colour: red\n", f": colour: unknown key; expected one of {TOP_KEYS}"),
-    ("a near miss", f"{SERVER}endpoint: []\n", ": endpoint: unknown key; expected endpoints (did you mean that?)"),
+    (
+        "a zero byte further down",
+        SERVER + "web:\0\n",
+        ":4: expected valid YAML: unacceptable character #x0000: special characters are not allowed",
+    ),
+    ("brackets without end further down", SERVER + "web: " + "[" * 5000, ":4: expected valid YAML: nested too deeply"),
+    ("Latin-1", "# Größe\n".encode("latin-1"), ":1: expected a text file in UTF-8, got other bytes at offset 4"),
+    ("an unknown key", f"{SERVER}colour: red\n", f":4: colour: unknown key; expected one of {TOP_KEYS}"),
+    ("a near miss", f"{SERVER}endpoint: []\n", ":4: endpoint: unknown key; expected endpoints (did you mean that?)"),
     (
         "a near miss in a server",
         server("poll_interval: 1"),
-        ": servers[0].poll_interval: unknown key; expected poll_interval_seconds (did you mean that?)",
+        ":4: servers[0].poll_interval: unknown key; expected poll_interval_seconds (did you mean that?)",
     ),
     (
         "a near miss that explains a missing key",
         f"servers:\n  - name: db1\n    dns: {DSN}\n",
-        ": servers[0].dns: unknown key; expected dsn (did you mean that?)",
+        ":3: servers[0].dns: unknown key; expected dsn (did you mean that?)",
     ),
     (
         "an unknown key in a server",
         server("colour: red"),
-        f": servers[0].colour: unknown key; expected one of {SERVER_KEYS}",
+        f":4: servers[0].colour: unknown key; expected one of {SERVER_KEYS}",
     ),
     (
         "a password beside the dsn",
         server(f"password: {SECRET}"),
-        f": servers[0].password: unknown key; expected one of {SERVER_KEYS}",
+        f":4: servers[0].password: unknown key; expected one of {SERVER_KEYS}",
+    ),
+    (
+        "a bad value among comments, blank lines and a text of several lines",
+        f"# one\n\nservers:\n  # two\n  - dsn: >-\n      {DSN}\n\n    name: 5\n",
+        f":8: servers[0].name: expected {A_NAME}, got 5",
+    ),
+    (
+        "a bad value in the second of two",
+        f"{SERVER}  - name: db2\n    dsn: host=h\n    poll_interval_seconds: 0\n",
+        ":6: servers[1].poll_interval_seconds: expected a number of seconds from 0.2 to 60, got 0",
+    ),
+    (
+        "a bad value that is merged from elsewhere",
+        f"x: &x {{poll_interval_seconds: 0}}\nservers:\n  - <<: *x\n    name: db1\n    dsn: {DSN}\n",
+        f":1: x: unknown key; expected one of {TOP_KEYS}",
+    ),
+    (
+        "a bad value that a second server merges from the first",
+        f"servers:\n  - &a\n    name: db1\n    dsn: {DSN}\n  - <<: *a\n    name: ''\n",
+        f":6: servers[1].name: expected {A_NAME}, got ''",
     ),
     (
         "a near miss in web",
         f"{SERVER}web: {{listen: x}}\n",
-        ": web.listen: unknown key; expected listen_address (did you mean that?)",
+        ":4: web.listen: unknown key; expected listen_address (did you mean that?)",
     ),
-    ("a number as a key", f"1: 2\n{SERVER}", f": 1: unknown key; expected one of {TOP_KEYS}"),
-    ("a number as a key of a server", server("1: 2"), f": servers[0].1: unknown key; expected one of {SERVER_KEYS}"),
-    ("a key of two lines", f'"a\\nb": 1\n{SERVER}', f": 'a\\nb': unknown key; expected one of {TOP_KEYS}"),
-    ("a secret as a key", f'"{DSN}": 1\n{SERVER}', f": something else: unknown key; expected one of {TOP_KEYS}"),
-    ("servers without any", "servers:\n", f": servers: expected {SERVERS}, got nothing"),
-    ("an empty list of servers", "servers: []\n", f": servers: expected {SERVERS}, got an empty list"),
-    ("servers as a mapping", "servers: {name: db1}\n", f": servers: expected {SERVERS}, got a mapping"),
-    ("a server as a text", "servers: [db1]\n", ": servers[0]: expected a mapping with name and dsn, got 'db1'"),
+    ("a number as a key", f"1: 2\n{SERVER}", f":1: 1: unknown key; expected one of {TOP_KEYS}"),
+    ("a number as a key of a server", server("1: 2"), f":4: servers[0].1: unknown key; expected one of {SERVER_KEYS}"),
+    ("a key of two lines", f'"a\\nb": 1\n{SERVER}', f":1: 'a\\nb': unknown key; expected one of {TOP_KEYS}"),
+    ("a secret as a key", f'"{DSN}": 1\n{SERVER}', f":1: something else: unknown key; expected one of {TOP_KEYS}"),
+    ("servers without any", "servers:\n", f":1: servers: expected {SERVERS}, got nothing"),
+    ("an empty list of servers", "servers: []\n", f":1: servers: expected {SERVERS}, got an empty list"),
+    ("servers as a mapping", "servers: {name: db1}\n", f":1: servers: expected {SERVERS}, got a mapping"),
+    ("a server as a text", "servers: [db1]\n", ":1: servers[0]: expected a mapping with name and dsn, got 'db1'"),
     (
         "a server as a connection string",
         f"servers: ['{DSN}']\n",
-        ": servers[0]: expected a mapping with name and dsn, got something else",
+        ":1: servers[0]: expected a mapping with name and dsn, got something else",
     ),
-    ("no dsn", "servers:\n  - name: db1\n", f": servers[0].dsn: missing; expected {A_DSN}"),
-    ("no name", f"servers:\n  - dsn: {DSN}\n", f": servers[0].name: missing; expected {A_NAME}"),
-    ("a dsn of nothing", "servers:\n  - name: db1\n    dsn:\n", f": servers[0].dsn: expected {A_DSN}, got nothing"),
-    ("a dsn that is a list", server(dsn=f"[{SECRET}]"), f": servers[0].dsn: expected {A_DSN}, got a list"),
-    ("a dsn that is a number", server(dsn="5432"), f": servers[0].dsn: expected {A_DSN}, got 5432"),
+    ("no dsn", "servers:\n  - name: db1\n", f":2: servers[0].dsn: missing; expected {A_DSN}"),
+    ("no name", f"servers:\n  - dsn: {DSN}\n", f":2: servers[0].name: missing; expected {A_NAME}"),
+    ("a dsn of nothing", "servers:\n  - name: db1\n    dsn:\n", f":3: servers[0].dsn: expected {A_DSN}, got nothing"),
+    ("a dsn that is a list", server(dsn=f"[{SECRET}]"), f":3: servers[0].dsn: expected {A_DSN}, got a list"),
+    ("a dsn that is a number", server(dsn="5432"), f":3: servers[0].dsn: expected {A_DSN}, got 5432"),
     (
         "a URI that libpq cannot read",
         server(dsn=f"postgresql://u:{SECRET}@h/%zz"),
-        f": servers[0].dsn: expected {A_DSN}, got a text that cannot be read so",
+        f":3: servers[0].dsn: expected {A_DSN}, got a text that cannot be read so",
     ),
     (
         "keywords that libpq cannot read",
         server(dsn=f"host=db1 password={SECRET} nonsense"),
-        f": servers[0].dsn: expected {A_DSN}, got a text that cannot be read so",
+        f":3: servers[0].dsn: expected {A_DSN}, got a text that cannot be read so",
     ),
     *(
         (
             f"a dsn whose {what}",
             server(dsn=dsn),
-            f": servers[0].dsn: expected {A_DSN}, got a text that cannot be read so: {said}",
+            f":3: servers[0].dsn: expected {A_DSN}, got a text that cannot be read so: {said}",
         )
         for what, dsn, said in (
             ("port is a word", "host=db1 port=notaport", "its port is no number from 1 to 65535"),
@@ -172,216 +198,220 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
     (
         "a dsn that libpq would read to the middle",
         server(dsn='"host=db1\\0evil"'),
-        f": servers[0].dsn: expected {A_DSN}, got a text that cannot be read so",
+        f":3: servers[0].dsn: expected {A_DSN}, got a text that cannot be read so",
     ),
     (
         "a second dsn that libpq cannot read",
         server(f"emergency_dsn: postgresql://u:{SECRET}@h/%zz"),
-        f": servers[0].emergency_dsn: expected {A_DSN}, got a text that cannot be read so",
+        f":4: servers[0].emergency_dsn: expected {A_DSN}, got a text that cannot be read so",
     ),
     (
         "a variable that is not set",
         server(dsn="${NOPE}"),
-        ": servers[0].dsn: expected the environment variable NOPE to be set",
+        ":3: servers[0].dsn: expected the environment variable NOPE to be set",
     ),
     (
         "a dsn_file that is missing",
         "servers:\n  - name: db1\n    dsn_file: /no/such/file\n",
-        ": servers[0].dsn_file: expected a readable file, got '/no/such/file': No such file or directory",
+        ":3: servers[0].dsn_file: expected a readable file, got '/no/such/file': No such file or directory",
     ),
     (
         "a dsn_file that is a directory",
         "servers:\n  - name: db1\n    dsn_file: /\n",
-        ": servers[0].dsn_file: expected a readable file, got '/': Is a directory",
+        ":3: servers[0].dsn_file: expected a readable file, got '/': Is a directory",
     ),
     (
         "a dsn_file that is empty",
         "servers:\n  - name: db1\n    dsn_file: /dev/null\n",
-        ": servers[0].dsn_file: expected a connection string, got an empty file, '/dev/null'",
+        ":3: servers[0].dsn_file: expected a connection string, got an empty file, '/dev/null'",
     ),
     (
         "a dsn_file that is a number",
         "servers:\n  - name: db1\n    dsn_file: 5\n",
-        ": servers[0].dsn_file: expected the path of a file, got 5",
+        ":3: servers[0].dsn_file: expected the path of a file, got 5",
     ),
-    ("a dsn twice over", server("dsn_file: x"), ": servers[0].dsn_file: expected either dsn or dsn_file, got both"),
+    ("a dsn twice over", server("dsn_file: x"), ":4: servers[0].dsn_file: expected either dsn or dsn_file, got both"),
     (
         "a name with a space",
         "servers:\n  - name: my db\n    dsn: host=h\n",
-        f": servers[0].name: expected {A_NAME}, got 'my db'",
+        f":2: servers[0].name: expected {A_NAME}, got 'my db'",
     ),
-    ("an empty name", "servers:\n  - name: ''\n    dsn: host=h\n", f": servers[0].name: expected {A_NAME}, got ''"),
+    ("an empty name", "servers:\n  - name: ''\n    dsn: host=h\n", f":2: servers[0].name: expected {A_NAME}, got ''"),
     (
         "a name too long",
         f"servers:\n  - name: {'x' * 64}\n    dsn: host=h\n",
-        f": servers[0].name: expected {A_NAME}, got '{'x' * 56}...",
+        f":2: servers[0].name: expected {A_NAME}, got '{'x' * 56}...",
     ),
     (
         "a date for a name",
         "servers:\n  - name: 2024-01-01\n    dsn: host=h\n",
-        f": servers[0].name: expected {A_NAME}, got 2024-01-01",
+        f":2: servers[0].name: expected {A_NAME}, got 2024-01-01",
     ),
     (
         "a secret for a name",
         f"servers:\n  - name: host=h password={SECRET}\n    dsn: host=h\n",
-        f": servers[0].name: expected {A_NAME}, got something else",
+        f":2: servers[0].name: expected {A_NAME}, got something else",
     ),
     (
         "two servers of one name",
         f"{SERVER}  - {{name: db1, dsn: host=h}}\n",
-        ": servers[1].name: expected a name of its own, got 'db1', which servers[0] has already",
+        ":4: servers[1].name: expected a name of its own, got 'db1', which servers[0] has already",
     ),
-    ("an interval of nothing", server("poll_interval_seconds:"), f": {INTERVAL} nothing"),
-    ("an interval that is no number", server("poll_interval_seconds: .nan"), f": {INTERVAL} nan"),
-    ("an infinite interval", server("poll_interval_seconds: .inf"), f": {INTERVAL} inf"),
-    ("a boolean interval", server("poll_interval_seconds: yes"), f": {INTERVAL} true"),
-    ("an interval as a text", server("poll_interval_seconds: '1'"), f": {INTERVAL} '1'"),
-    ("an interval with a unit", server("poll_interval_seconds: 1s"), f": {INTERVAL} '1s'"),
-    ("an interval just too short", server("poll_interval_seconds: 0.19"), f": {INTERVAL} 0.19"),
-    ("an interval just too long", server("poll_interval_seconds: 60.1"), f": {INTERVAL} 60.1"),
+    ("an interval of nothing", server("poll_interval_seconds:"), f":4: {INTERVAL} nothing"),
+    ("an interval that is no number", server("poll_interval_seconds: .nan"), f":4: {INTERVAL} nan"),
+    ("an infinite interval", server("poll_interval_seconds: .inf"), f":4: {INTERVAL} inf"),
+    ("a boolean interval", server("poll_interval_seconds: yes"), f":4: {INTERVAL} true"),
+    ("an interval as a text", server("poll_interval_seconds: '1'"), f":4: {INTERVAL} '1'"),
+    ("an interval with a unit", server("poll_interval_seconds: 1s"), f":4: {INTERVAL} '1s'"),
+    ("an interval just too short", server("poll_interval_seconds: 0.19"), f":4: {INTERVAL} 0.19"),
+    ("an interval just too long", server("poll_interval_seconds: 60.1"), f":4: {INTERVAL} 60.1"),
     (
         "a data directory that is a number",
         server("data_directory: 5"),
-        ": servers[0].data_directory: expected the path of the server's data directory on this host, got 5",
+        ":4: servers[0].data_directory: expected the path of the server's data directory on this host, got 5",
     ),
     (
         "an endpoint as a text",
         f"{SERVER}endpoints: [web]\n",
-        ": endpoints[0]: expected a mapping with name and url, got 'web'",
+        ":4: endpoints[0]: expected a mapping with name and url, got 'web'",
     ),
     (
         "an endpoint without a url",
         f"{SERVER}endpoints: [{{name: web}}]\n",
-        f": endpoints[0].url: missing; expected {A_URL}",
+        f":4: endpoints[0].url: missing; expected {A_URL}",
     ),
-    ("a URL of another kind", endpoint("url: 'ftp://web/'"), f": endpoints[0].url: expected {A_URL}, got 'ftp://web/'"),
+    (
+        "a URL of another kind",
+        endpoint("url: 'ftp://web/'"),
+        f":5: endpoints[0].url: expected {A_URL}, got 'ftp://web/'",
+    ),
     (
         "a URL without a host",
         endpoint("url: 'http:///healthz'"),
-        f": endpoints[0].url: expected {A_URL}, got 'http:///healthz'",
+        f":5: endpoints[0].url: expected {A_URL}, got 'http:///healthz'",
     ),
-    ("a URL that is a path", endpoint("url: /healthz"), f": endpoints[0].url: expected {A_URL}, got '/healthz'"),
+    ("a URL that is a path", endpoint("url: /healthz"), f":5: endpoints[0].url: expected {A_URL}, got '/healthz'"),
     (
         "a URL with a login",
         endpoint(f"url: 'ftp://bob:{SECRET}@web/'"),
-        f": endpoints[0].url: expected {A_URL}, got something else",
+        f":5: endpoints[0].url: expected {A_URL}, got something else",
     ),
     (
         "a URL with a token",
         endpoint(f"url: 'http:///?key={SECRET}'"),
-        f": endpoints[0].url: expected {A_URL}, got something else",
+        f":5: endpoints[0].url: expected {A_URL}, got something else",
     ),
     (
         "a URL with a port too large",
         endpoint("url: 'http://web:99999'"),
-        f": endpoints[0].url: expected {A_URL}, got 'http://web:99999': Port out of range 0-65535",
+        f":5: endpoints[0].url: expected {A_URL}, got 'http://web:99999': Port out of range 0-65535",
     ),
     (
         "two endpoints of one name",
         f"{endpoint('url: http://a')}  - {{name: web, url: 'http://b'}}\n",
-        ": endpoints[1].name: expected a name of its own, got 'web', which endpoints[0] has already",
+        ":6: endpoints[1].name: expected a name of its own, got 'web', which endpoints[0] has already",
     ),
     (
         "an endpoint of an unknown server",
         endpoint("url: 'http://web', servers: [db1, db2]"),
-        ": endpoints[0].servers: expected names from servers (db1), got 'db2'",
+        ":5: endpoints[0].servers: expected names from servers (db1), got 'db2'",
     ),
     (
         "an endpoint with a text for servers",
         endpoint("url: 'http://web', servers: db1"),
-        ": endpoints[0].servers: expected a list of server names, got 'db1'",
+        ":5: endpoints[0].servers: expected a list of server names, got 'db1'",
     ),
     (
         "an endpoint with a number for a server",
         endpoint("url: 'http://web', servers: [1]"),
-        ": endpoints[0].servers[0]: expected a list of server names, got 1",
+        ":5: endpoints[0].servers[0]: expected a list of server names, got 1",
     ),
     (
         "an endpoint of no server",
         endpoint("url: 'http://web', servers: []"),
-        ": endpoints[0].servers: expected a list of server names, got an empty list",
+        ":5: endpoints[0].servers: expected a list of server names, got an empty list",
     ),
     (
         "a timeout of zero",
         endpoint("url: 'http://web', timeout_seconds: 0"),
-        ": endpoints[0].timeout_seconds: expected a number of seconds from 0.1 to 60, got 0",
+        ":5: endpoints[0].timeout_seconds: expected a number of seconds from 0.1 to 60, got 0",
     ),
     (
         "a pattern that is none",
         f"{SERVER}application_pattern: '('\n",
-        f": {PATTERN} '(': missing ), unterminated subpattern at position 0",
+        f":4: {PATTERN} '(': missing ), unterminated subpattern at position 0",
     ),
     (
         "a pattern without its group",
         f"{SERVER}application_pattern: '(.*)'\n",
-        f": {PATTERN} '(.*)': no group has that name",
+        f":4: {PATTERN} '(.*)': no group has that name",
     ),
     (
         "a pattern that one name would hold up for ever",
         f"{SERVER}application_pattern: '(?P<service>(a+)+)@'\n",
-        f": {PATTERN} '(?P<service>(a+)+)@': it takes too long on a name such as '{'a' * 62}!'",
+        f":4: {PATTERN} '(?P<service>(a+)+)@': it takes too long on a name such as '{'a' * 62}!'",
     ),
-    ("a port alone", f"{SERVER}web: {{listen_address: 9988}}\n", f": {ADDRESS} 9988"),
-    ("a host alone", f"{SERVER}web: {{listen_address: localhost}}\n", f": {ADDRESS} 'localhost'"),
-    ("a port too large", f"{SERVER}web: {{listen_address: 'h:65536'}}\n", f": {ADDRESS} 'h:65536'"),
-    ("a bare IPv6 address", f"{SERVER}web: {{listen_address: '::1:80'}}\n", f": {ADDRESS} '::1:80'"),
-    ("web as a number", f"{SERVER}web: 9988\n", ": web: expected a mapping with listen_address, got 9988"),
-    ("web of nothing", f"{SERVER}web:\n", ": web: expected a mapping with listen_address, got nothing"),
+    ("a port alone", f"{SERVER}web: {{listen_address: 9988}}\n", f":4: {ADDRESS} 9988"),
+    ("a host alone", f"{SERVER}web: {{listen_address: localhost}}\n", f":4: {ADDRESS} 'localhost'"),
+    ("a port too large", f"{SERVER}web: {{listen_address: 'h:65536'}}\n", f":4: {ADDRESS} 'h:65536'"),
+    ("a bare IPv6 address", f"{SERVER}web: {{listen_address: '::1:80'}}\n", f":4: {ADDRESS} '::1:80'"),
+    ("web as a number", f"{SERVER}web: 9988\n", ":4: web: expected a mapping with listen_address, got 9988"),
+    ("web of nothing", f"{SERVER}web:\n", ":4: web: expected a mapping with listen_address, got nothing"),
     (
         "days as a boolean",
         f"{SERVER}store: {{keep_days: true}}\n",
-        ": store.keep_days: expected a whole number of days from 1 to 3650, got true",
+        ":4: store.keep_days: expected a whole number of days from 1 to 3650, got true",
     ),
     (
         "a store of a number",
         f"{SERVER}store: {{path: 5}}\n",
-        ": store.path: expected the path of a file, or null, got 5",
+        ":4: store.path: expected the path of a file, or null, got 5",
     ),
     (
         "a token's file that is none",
         f"{SERVER}web: {{deploy_token_file: 5}}\n",
-        ": web.deploy_token_file: expected the path of a file with the token, got 5",
+        ":4: web.deploy_token_file: expected the path of a file with the token, got 5",
     ),
     (
         "a number of thousands of digits",
         f"{SERVER}store: {{keep_days: 0x{'f' * 5000}}}\n",
-        ": store.keep_days: expected a whole number of days from 1 to 3650, got a number that is far too large",
+        ":4: store.keep_days: expected a whole number of days from 1 to 3650, got a number that is far too large",
     ),
     (
         "a path that none can be",
         f'{SERVER}store: {{path: "a\\0b"}}\n',
-        r": store.path: expected the path of a file, or null, got 'a\x00b': no path has a zero byte in it",
+        r":4: store.path: expected the path of a file, or null, got 'a\x00b': no path has a zero byte in it",
     ),
-    ("an empty dsn", server(dsn="''"), ": servers[0].dsn: expected a connection string, got an empty text"),
+    ("an empty dsn", server(dsn="''"), ":3: servers[0].dsn: expected a connection string, got an empty text"),
     (
         "an empty dsn of another way",
         server("emergency_dsn: ' '"),
-        ": servers[0].emergency_dsn: expected a connection string, got an empty text",
+        ":4: servers[0].emergency_dsn: expected a connection string, got an empty text",
     ),
     (
         "an empty dsn of a pooler",
         server("pgbouncer_dsn: ''"),
-        ": servers[0].pgbouncer_dsn: expected a connection string, got an empty text",
+        ":4: servers[0].pgbouncer_dsn: expected a connection string, got an empty text",
     ),
     (
         "a connection string for its file",
         f"servers: [{{name: db1, dsn_file: '{DSN}'}}]\n",
-        f": servers[0].dsn_file: {NO_PATH}",
+        f":1: servers[0].dsn_file: {NO_PATH}",
     ),
     (
         "key=value pairs for their file",
         f"servers: [{{name: db1, dsn_file: 'host=h password={SECRET}'}}]\n",
-        f": servers[0].dsn_file: {NO_PATH}",
+        f":1: servers[0].dsn_file: {NO_PATH}",
     ),
     (
         "a connection string for a token's file",
         f"{SERVER}web: {{deploy_token_file: '{DSN}'}}\n",
-        f": web.deploy_token_file: {NO_PATH}",
+        f":4: web.deploy_token_file: {NO_PATH}",
     ),
     (
         "a login for a token's file",
         f"{SERVER}web: {{release_token_file: 'bob:{SECRET}@db1'}}\n",
-        f": web.release_token_file: {NO_PATH}",
+        f":4: web.release_token_file: {NO_PATH}",
     ),
     (
         "merges that nest",
@@ -391,7 +421,7 @@ BROKEN: tuple[tuple[str, str | bytes, str], ...] = (
     (
         "half a name",
         f"{SERVER}metrics: {{top_names: 1.5}}\n",
-        ": metrics.top_names: expected a whole number from 1 to 2000, got 1.5",
+        ":4: metrics.top_names: expected a whole number from 1 to 2000, got 1.5",
     ),
 )
 
@@ -451,8 +481,19 @@ def test_dsn_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file = written(tmp_path, "servers:\n  - name: db1\n    dsn_file: dsn\n")
     assert (
         refusal(file)
-        == f"{file}: servers[0].dsn_file: expected a text file in UTF-8, got other bytes in '{tmp_path}/dsn'"
+        == f"{file}:3: servers[0].dsn_file: expected a text file in UTF-8, got other bytes in '{tmp_path}/dsn'"
     )
+
+
+def test_what_the_file_of_a_dsn_says_wrong_is_at_the_line_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text("host=db1 port=none")
+    file = written(tmp_path, "servers:\n  - name: db1\n    dsn_file: dsn\n")
+    assert refusal(file).startswith(f"{file}:3: servers[0].dsn: expected {A_DSN}, got a text that cannot be read so")
+
+
+def test_environment_has_no_lines() -> None:
+    said = "environment (DATA_SOURCE_NAME): servers[0].dsn: expected a libpq connection string"
+    assert refusal(None, {"DATA_SOURCE_NAME": "host=db1 port=none"}).startswith(said)
 
 
 # -- good files --------------------------------------------------------------------------------------------------------
@@ -570,7 +611,8 @@ def test_a_variable_that_is_empty_is_no_connection_string(tmp_path: Path, empty:
     file = written(tmp_path, server(dsn="${DB_DSN}"))
     assert (
         refusal(file, {"DB_DSN": empty})
-        == f"{file}: servers[0].dsn: expected a connection string, got an empty text: the environment variable is empty"
+        == f"{file}:3: servers[0].dsn: expected a connection string, got an empty text:"
+        " the environment variable is empty"
     )
 
 
@@ -671,6 +713,7 @@ def test_environment_that_names_no_server_is_told_what_would(environment: dict[s
 @example(password="5432/secret-part")
 @example(password="5432?user=secret-part")
 @example(password="secret@part")
+@example(password="@00000,")
 @example(password="secret%zzpart")
 @example(password="sec'ret\\part")
 def test_password_written_as_it_is_is_read_as_the_password_or_refused_without_it(password: str) -> None:

@@ -64,12 +64,18 @@ LAYERS: dict[str, Layer] = {
     "batsignal.pattern_cost": Layer(),
     "batsignal.config.dsn": Layer(third_party=frozenset({"psycopg2"})),
     "batsignal.web_config": Layer(
-        ours=("batsignal.errors", "batsignal.config", "batsignal.config.source", "batsignal.config.wording"),
+        ours=("batsignal.errors", "batsignal.config", "batsignal.config.written", "batsignal.config.wording"),
         third_party=frozenset({"pydantic"}),
     ),
     "batsignal.config.source": Layer(
-        ours=("batsignal.errors", "batsignal.config.dsn", "batsignal.config.wording", "batsignal.small_file"),
-        third_party=frozenset({"psycopg2", "yaml"}),
+        ours=(
+            *("batsignal.errors", "batsignal.config.dsn", "batsignal.config.wording", "batsignal.config.written"),
+            "batsignal.small_file",
+        ),
+        third_party=frozenset({"psycopg2"}),
+    ),
+    "batsignal.config.written": Layer(
+        ours=("batsignal.errors", "batsignal.config.wording", "batsignal.small_file"), third_party=frozenset({"yaml"})
     ),
     "batsignal.config.wording": Layer(
         ours=("batsignal.errors",), third_party=frozenset({"pydantic", "pydantic_core", "yaml"})

@@ -22,7 +22,7 @@ def refused(folder: Path, text: str) -> str:
         read(folder, text)
     said = str(caught.value)
     assert "\n" not in said
-    return said.removeprefix(f"{folder / 'web.yml'}: ")
+    return said.removeprefix(f"{folder / 'web.yml'}:1: ")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "tls_server_config:", "tls_server_config: {}", "basic_auth_users: {}"])
@@ -184,6 +184,29 @@ def test_duration_is_spelled_as_in_go(tmp_path: Path, spelled: str, seconds: flo
 )
 def test_what_cannot_be_is_refused_with_its_key_and_what_was_expected(tmp_path: Path, text: str, said: str) -> None:
     assert refused(tmp_path, text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# one\nrate_limit:\n  interval: soon", ":3: rate_limit.interval: "),
+        ("rate_limit:\n  interval: 1s", ":1: rate_limit.burst: "),
+        ("http_server_config:\n  headers:\n    X-Frame-Options: x", ":3: http_server_config.headers.X-Frame-Options: "),
+        ("http_server_config:\n  headers:\n    Server: x", ":3: http_server_config.headers.'Server': "),
+        (f"basic_auth_users:\n  a: {HASH}\n  b: x", ":3: basic_auth_users.'b': "),
+        (
+            "tls_server_config:\n  cert_file: a\n  key_file: b\n  max_version: TLS11",
+            ":4: tls_server_config.max_version: ",
+        ),
+        ("tls_server_config:\n  cert_file: a\n  colour: b", ":3: tls_server_config.colour: "),
+    ],
+)
+def test_what_is_refused_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "web.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        web_config.read(str(file))
+    assert str(caught.value).startswith(f"{file}{said}")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Secret, ValidationError, model_validator
 
 from batsignal.config.dsn import fault as fault_in
-from batsignal.config.source import SECRET_KEYS, from_environment, from_file, read_token
-from batsignal.config.wording import explained
+from batsignal.config.source import SECRET_KEYS, TOKEN_FILE_KEYS, from_environment, from_file, read_token
+from batsignal.config.wording import MisfitError, explained
 from batsignal.errors import ConfigError
 from batsignal.pattern_cost import costly_name
 
@@ -212,8 +212,9 @@ class Config(_Section):
         for index, endpoint in enumerate(self.endpoints):
             for name in endpoint.servers or ():
                 if name not in servers:
-                    raise ValueError(
-                        f"endpoints[{index}].servers: expected names from servers ({', '.join(servers)}), got {name!r}"
+                    raise MisfitError(
+                        ("endpoints", index, "servers"),
+                        f"endpoints[{index}].servers: expected names from servers ({', '.join(servers)}), got {name!r}",
                     )
         return self
 
@@ -221,26 +222,28 @@ class Config(_Section):
 def _refuse_twice(section: str, names: list[str]) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise ValueError(
+            raise MisfitError(
+                (section, index, "name"),
                 f"{section}[{index}].name: expected a name of its own, got {name!r},"
-                f" which {section}[{names.index(name)}] has already"
+                f" which {section}[{names.index(name)}] has already",
             )
 
 
 def load(file: str | None, environment: Mapping[str, str]) -> Config:
     """Return the configuration of `file`, or of the environment when no file is given.
 
-    Raises ConfigError with one line that names the file, the key and what was expected.
+    Raises ConfigError with one line that names the file and its line, the key and what was expected.
     """
     source = from_environment(environment) if file is None else from_file(Path(file), environment)
     try:
         config = Config.model_validate(source.content)
     except ValidationError as exc:
         # `from None`: the library's own text quotes the values, secrets among them.
-        raise ConfigError(f"{source.name}: {explained(exc.errors(), Config, SECRET_KEYS)}") from None
-    try:
-        config.web.deploy_token()
-        config.web.release_token()
-    except ConfigError as exc:
-        raise ConfigError(f"{source.name}: {exc}") from exc
+        location, text = explained(exc.errors(), Config, SECRET_KEYS)
+        raise ConfigError(f"{source.place(location)}: {text}") from None
+    for key, token in zip(TOKEN_FILE_KEYS, (config.web.deploy_token, config.web.release_token), strict=True):
+        try:
+            token()
+        except ConfigError as exc:
+            raise ConfigError(f"{source.place(('web', key))}: {exc}") from exc
     return config

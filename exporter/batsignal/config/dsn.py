@@ -46,6 +46,8 @@ def _fault_of_password(text: str, parts: Mapping[str, str]) -> str | None:
     if not text.startswith(("postgresql://", "postgres://")):
         return None
     place, _, settings = text.partition("://")[2].partition("?")
+    if place.partition("/")[0].count("@") > 1:  # libpq ends the login at the first, and takes the rest for hosts
+        return "an @ in a user's name or password must be written as %40"
     if "@" in place.partition("/")[2]:
         return "a / in a user's name or password must be written as %2F, an @ in a database's name as %40"
     if "@" in settings and "@" not in place:

@@ -26,14 +26,31 @@ _NUMBER_BITS_MOST = 256
 _MAY_BE_SECRET = re.compile(r"://.*[@?]|passw|secret|token", re.IGNORECASE | re.DOTALL)
 
 
-def explained(errors: list[ErrorDetails], model: type[BaseModel], secret_keys: tuple[str, ...]) -> str:
-    """Return the most telling of the errors as one line. Each of `secret_keys` may be read from `KEY_file`, too."""
+class MisfitError(ValueError):
+    """Keys that are each right do not go together; knows where the one stands that the text is about."""
+
+    def __init__(self, location: Location, text: str) -> None:
+        super().__init__(text)
+        self.location = location
+
+
+def explained(errors: list[ErrorDetails], model: type[BaseModel], secret_keys: tuple[str, ...]) -> tuple[Location, str]:
+    """Return where the most telling of the errors stands, and what it is, as one line.
+
+    Each of `secret_keys` may be read from `KEY_file`, too.
+    """
     # An unknown key explains a missing one: say it first.
     error = min(errors, key=lambda one: one["type"] not in {"extra_forbidden", "invalid_key"})
     location = error["loc"]
-    detail = str(error["ctx"]["error"]) if error["type"] == "value_error" else ""
-    if not location:
-        return detail  # the model's own check has said it all
+    fault = error.get("ctx", {}).get("error") if error["type"] == "value_error" else None
+    if isinstance(fault, MisfitError):
+        return fault.location, str(fault)  # the model's own check has said it all
+    return location, _explained(error, location, "" if fault is None else str(fault), model, secret_keys)
+
+
+def _explained(
+    error: ErrorDetails, location: Location, detail: str, model: type[BaseModel], secret_keys: tuple[str, ...]
+) -> str:
     if error["type"] in {"extra_forbidden", "invalid_key"}:
         *home, key = location
         return f"{_path((*home, str(key)))}: unknown key; expected {_known(location, model, secret_keys)}"

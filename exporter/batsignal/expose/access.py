@@ -76,7 +76,9 @@ class Access:
         try:
             known = Passwords(rules.users)
         except ImportError as exc:
-            raise ConfigError(f"{rules.file}: basic_auth_users: expected the package bcrypt to be installed") from exc
+            raise ConfigError(
+                f"{rules.place('basic_auth_users')}: expected the package bcrypt to be installed"
+            ) from exc
         return cls(
             context=tls.context(rules),
             allowed_names=None if names is None else frozenset(names),

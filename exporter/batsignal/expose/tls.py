@@ -8,14 +8,18 @@ is always verified when it is asked for, and of several curves only the first is
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from batsignal import small_file
 from batsignal.errors import ConfigError
 from batsignal.web_config import CIPHERS, CURVES, TlsServerConfig, WebRules
+
+Where = Callable[[str], str]
+"""What to call a key of `tls_server_config` in an error."""
 
 _VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
@@ -31,7 +35,7 @@ def context(rules: WebRules) -> ssl.SSLContext | None:
     tls = rules.tls
     if tls is None:
         return None
-    where = f"{rules.file}: tls_server_config"
+    where = partial(rules.place, "tls_server_config")
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.set_alpn_protocols(_PROTOCOLS)
     _set_versions(made, tls, where)
@@ -40,13 +44,13 @@ def context(rules: WebRules) -> ssl.SSLContext | None:
     return made
 
 
-def _set_versions(made: ssl.SSLContext, tls: TlsServerConfig, where: str) -> None:
+def _set_versions(made: ssl.SSLContext, tls: TlsServerConfig, where: Where) -> None:
     suites = [CIPHERS[name] for name in tls.cipher_suites or () if name in CIPHERS]
     least = tls.min_version
     if tls.cipher_suites and not suites:
         least = "TLS13"  # only suites of TLS 1.3 were listed: nothing is left for those before it
         if tls.max_version != "TLS13":
-            raise ConfigError(f"{where}.cipher_suites: expected some for {tls.max_version}, got only those of TLS13")
+            raise ConfigError(f"{where('cipher_suites')}: expected some for {tls.max_version}, got only those of TLS13")
     made.minimum_version, made.maximum_version = _VERSIONS[least], _VERSIONS[tls.max_version]
     if suites:
         made.set_ciphers(":".join(suites))
@@ -61,10 +65,10 @@ def _set_versions(made: ssl.SSLContext, tls: TlsServerConfig, where: str) -> Non
         made.set_ecdh_curve(curves[0])
 
 
-def _load_certificate(made: ssl.SSLContext, tls: TlsServerConfig, where: str) -> None:
-    certificate = _pem(tls.cert, tls.cert_file, f"{where}.{'cert' if tls.cert else 'cert_file'}", "CERTIFICATE")
+def _load_certificate(made: ssl.SSLContext, tls: TlsServerConfig, where: Where) -> None:
+    certificate = _pem(tls.cert, tls.cert_file, where("cert" if tls.cert else "cert_file"), "CERTIFICATE")
     secret = None if tls.key is None else tls.key.get_secret_value()
-    key_name = f"{where}.{'key' if secret else 'key_file'}"
+    key_name = where("key" if secret else "key_file")
     key = _pem(secret, tls.key_file, key_name, "PRIVATE KEY")
     # From the very bytes that were looked at: the files may be replaced between two readings.
     with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
@@ -80,11 +84,11 @@ def _load_certificate(made: ssl.SSLContext, tls: TlsServerConfig, where: str) ->
             ) from exc
 
 
-def _ask_clients(made: ssl.SSLContext, tls: TlsServerConfig, where: str) -> None:
+def _ask_clients(made: ssl.SSLContext, tls: TlsServerConfig, where: Where) -> None:
     kind = tls.client_auth_type or "NoClientCert"
     if kind in {"NoClientCert", "RequestClientCert"}:
         return  # what RequestClientCert asks for nobody would look at, and everybody may enter without
-    name = f"{where}.{'client_ca' if tls.client_ca else 'client_ca_file'}"
+    name = where("client_ca" if tls.client_ca else "client_ca_file")
     authorities = _pem(tls.client_ca, tls.client_ca_file, name, "CERTIFICATE")
     try:
         made.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))

@@ -287,7 +287,7 @@ def test_certificate_that_cannot_be_used_is_refused_with_its_key(
     file.write_text(f"tls_server_config: {{{text.format(folder=certificates.folder)}}}")
     with pytest.raises(ConfigError) as caught:
         Access.of(web_config.read(str(file)))
-    assert str(caught.value).startswith(f"{file}: tls_server_config.{said}")
+    assert str(caught.value).startswith(f"{file}:1: tls_server_config.{said}")
 
 
 def test_new_certificate_is_for_new_connections_and_the_old_ones_go_on(
