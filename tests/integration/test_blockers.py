@@ -87,7 +87,7 @@ def test_queue_behind_a_prepared_transaction_is_told_by_a_pid_of_0(
     (signal,) = [one for one in life.incidents.signals if one.finding.kind == "lock_pileup"]
     assert signal.finding.subject.blocker == 0
     assert signal.finding.sessions == QUEUE
-    assert snapshot.poll_seconds["sessions"] < 0.5
+    assert snapshot.poll_seconds["sessions"] < 3
 
 
 def test_queue_longer_than_what_is_asked_about_is_told_by_its_root(

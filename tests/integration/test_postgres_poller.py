@@ -170,7 +170,7 @@ def test_first_look_already_knows_names_and_every_column(
     assert snapshot.server_version_num is not None
     assert snapshot.server_version_num // 10000 == int(major_of(postgres))
     assert snapshot.ping_seconds is not None
-    assert 0 < snapshot.ping_seconds < 1
+    assert 0 < snapshot.ping_seconds < 3
     assert abs(snapshot.t - time.time()) < 5
 
 
