@@ -1,48 +1,57 @@
 """One line of a recording, both ways: what stands in the header and in a tick beside the rows.
 
-Owns the spelling of every key but those of a row (`recording_rows`). A key that is missing is unknown, never zero; a
-key that is not known is passed over. Which line follows which is the reader's and the writer's affair.
+Owns the spelling of every key but those of a row (`recording_rows`) and of what surrounds the sessions
+(`recording_surroundings`). A key that is missing is unknown, never zero; a key that is not known is passed over. Which
+line follows which is the reader's and the writer's affair.
 """
 
 import re
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from batsignal.pattern_cost import costly_name
 from batsignal.record.recording_fields import (
+    INT4_MOST,
     SHOWN_CHARACTERS,
     Fault,
     Fields,
-    count,
+    each,
+    each_of,
     expected,
+    inside,
     instant,
     label,
     mapping,
-    number,
-    numbers,
-    objects,
+    missing,
+    seconds,
     text,
     truth,
     whole,
-    wholes,
 )
 from batsignal.record.recording_format import FORMAT, VERSION, Header, ServerFacts
+from batsignal.record.recording_surroundings import (
+    deploy_fields,
+    deploy_of,
+    host_fields,
+    host_of,
+    pool_fields,
+    pool_of,
+    probe_fields,
+    probe_of,
+)
 from batsignal.snapshot import (
     FAILURE_REASONS,
     VIEWS,
     Counters,
-    Deploy,
-    HostLoad,
     PollFailure,
-    PoolerPool,
-    ProbeResult,
     Session,
     Slots,
     Snapshot,
 )
 
 _FACTS = tuple(one.name for one in fields(ServerFacts))
-_POOL_COUNTS = ("cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login")
+
 
 # -- the header --------------------------------------------------------------------------------------------------------
 
@@ -53,8 +62,8 @@ def read_header(line: Fields) -> Header:
         raise Fault(f'expected "format": "{FORMAT}", got {repr(line.get("format"))[:SHOWN_CHARACTERS]}')
     if type(line.get("version")) is not int or line["version"] != VERSION:
         raise Fault(f"expected version {VERSION}, got {repr(line.get('version'))[:SHOWN_CHARACTERS]}")
-    interval_seconds = number(line, "interval_seconds")
-    if interval_seconds is not None and interval_seconds <= 0:
+    interval_seconds = seconds(line, "interval_seconds")
+    if interval_seconds == 0:
         raise expected("interval_seconds", "a number of seconds above 0", interval_seconds)
     return Header(
         server=label(line, "server") or "server",
@@ -98,22 +107,35 @@ def read_facts(line: Fields, before: ServerFacts) -> ServerFacts:
     if line.keys().isdisjoint(_FACTS):
         return before
     given: dict[str, Any] = {
-        "slots": _slots(mapping(line, "slots")),
-        "server_version_num": whole(line, "server_version_num"),
+        "slots": inside("slots", _slots, mapping(line, "slots")),
+        "server_version_num": whole(line, "server_version_num", most=INT4_MOST),
         "privileged": truth(line, "privileged"),
-        "role": text(line, "role"),
+        "role": label(line, "role"),
     }
-    given |= {key: wholes(line, key) for key in ("role_limits", "database_limits") if line.get(key) is not None}
+    given |= {
+        key: each_of(line, key, _limit) for key in ("role_limits", "database_limits") if line.get(key) is not None
+    }
     return replace(before, **{key: value for key, value in given.items() if value is not None})
 
 
 def _slots(slots: Fields) -> Slots | None:
     if not slots:
         return None
-    most, *reserved = (count(slots, key, "slots.") for key in ("max", "superuser_reserved", "reserved"))
+    most = whole(slots, "max", least=1, most=INT4_MOST)
     if most is None:
-        raise Fault("slots.max: missing; expected a whole number, 0 and more")
-    return Slots(max=most, superuser_reserved=reserved[0] or 0, reserved=reserved[1] or 0)
+        raise missing("max", "a whole number, 1 and more")
+    superuser_reserved, reserved = (whole(slots, key) or 0 for key in ("superuser_reserved", "reserved"))
+    if superuser_reserved + reserved >= most:  # no server starts so
+        raise Fault(
+            f"max: expected more than superuser_reserved and reserved together,"
+            f" got {most} and {superuser_reserved + reserved}"
+        )
+    return Slots(max=most, superuser_reserved=superuser_reserved, reserved=reserved)
+
+
+def _limit(limits: Fields, name: str) -> int | None:
+    # As PostgreSQL writes them: -1 is none, and -2 marks a database whose DROP was interrupted.
+    return whole(limits, name, least=-2, most=INT4_MOST)
 
 
 def facts_line(snapshot: Snapshot) -> Fields:
@@ -139,7 +161,10 @@ def read_failure(line: Fields, key: str = "failure") -> PollFailure | None:
 
     `refusal` is spelled as `failure` is, and says why a look that did not fail was not made the ordinary way.
     """
-    failure = mapping(line, key)
+    return inside(key, _failure, mapping(line, key))
+
+
+def _failure(failure: Fields) -> PollFailure | None:
     if not failure:
         return None
     reason, said = label(failure, "reason"), label(failure, "text")
@@ -161,7 +186,6 @@ def read_tick(
     sessions: tuple[Session, ...],
 ) -> Snapshot:
     """Return a tick's line as a snapshot with these sessions; raises Fault."""
-    counters = mapping(line, "counters")
     view = line.get("view")
     if view is None:
         view = "session" if failure is None else "none"
@@ -171,27 +195,31 @@ def read_tick(
         server=server,
         t=t,
         sessions=sessions,
-        own_sessions=count(line, "own_sessions") or 0,
-        authenticating=count(line, "authenticating") or 0,
+        own_sessions=whole(line, "own_sessions", most=INT4_MOST) or 0,
+        authenticating=whole(line, "authenticating", most=INT4_MOST) or 0,
         slots=facts.slots,
         role_limits=facts.role_limits,
         database_limits=facts.database_limits,
-        counters=Counters(sessions=count(counters, "sessions"), xact_commit=count(counters, "xact_commit"))
-        if counters
-        else None,
-        refused=count(line, "refused"),
-        ping_seconds=number(line, "ping_seconds"),
-        probes=tuple(_probe(one, t) for one in objects(line, "probes")),
-        deploys=tuple(_deploy(one) for one in objects(line, "deploys")),
+        counters=inside("counters", _counters, mapping(line, "counters")),
+        refused=whole(line, "refused"),
+        ping_seconds=seconds(line, "ping_seconds"),
+        probes=each(line, "probes", partial(probe_of, t)),
+        deploys=each(line, "deploys", deploy_of),
         failure=failure,
         refusal=None if failure is not None else read_failure(line, "refusal"),
         view=view,
         privileged=facts.privileged,
         role=facts.role,
-        host=_host(mapping(line, "host")),
-        pools=None if line.get("pools") is None else tuple(_pool(one) for one in objects(line, "pools")),
+        host=inside("host", host_of, mapping(line, "host")),
+        pools=None if line.get("pools") is None else each(line, "pools", pool_of),
         server_version_num=facts.server_version_num,
     )
+
+
+def _counters(counters: Fields) -> Counters | None:
+    if not counters:
+        return None
+    return Counters(sessions=whole(counters, "sessions"), xact_commit=whole(counters, "xact_commit"))
 
 
 def tick_line(snapshot: Snapshot) -> Fields:
@@ -206,17 +234,17 @@ def tick_line(snapshot: Snapshot) -> Fields:
     if snapshot.ping_seconds is not None:
         line["ping_seconds"] = snapshot.ping_seconds
     if snapshot.probes:
-        line["probes"] = [_probe_fields(probe) for probe in snapshot.probes]
+        line["probes"] = [probe_fields(probe) for probe in snapshot.probes]
     if snapshot.deploys:
-        line["deploys"] = [_deploy_fields(deploy) for deploy in snapshot.deploys]
+        line["deploys"] = [deploy_fields(deploy) for deploy in snapshot.deploys]
     line["failure"] = _failure_fields(snapshot.failure)
     if snapshot.refusal is not None:
         line["refusal"] = _failure_fields(snapshot.refusal)
     line["view"] = snapshot.view
     if snapshot.pools is not None:
-        line["pools"] = [_pool_fields(pool) for pool in snapshot.pools]
+        line["pools"] = [pool_fields(pool) for pool in snapshot.pools]
     if snapshot.host is not None:
-        line["host"] = _host_fields(snapshot.host)
+        line["host"] = host_fields(snapshot.host)
     line["sessions"] = []
     return line
 
@@ -226,107 +254,3 @@ def _failure_fields(failure: PollFailure | None) -> Fields | None:
         return None
     fields: Fields = {"reason": failure.reason, "sqlstate": failure.sqlstate, "text": failure.text}
     return {**fields, "by_pooler": True} if failure.by_pooler else fields
-
-
-# -- what a tick brings beside the sessions ----------------------------------------------------------------------------
-
-
-def _probe(probe: Fields, t: float) -> ProbeResult:
-    endpoint, up = label(probe, "endpoint"), truth(probe, "up")
-    if not endpoint or up is None:
-        raise Fault("probes: expected objects with endpoint and up")
-    at = instant(probe, "at")
-    return ProbeResult(
-        endpoint=endpoint,
-        service=label(probe, "service") or endpoint,
-        at=t if at is None else at,
-        up=up,
-        seconds=number(probe, "seconds") or 0.0,
-        status=whole(probe, "status"),
-        reason=label(probe, "reason"),
-        phases=numbers(probe, "phases"),
-        tls_expiry=instant(probe, "tls_expiry"),
-        is_home=truth(probe, "home") is not False,
-    )
-
-
-def _probe_fields(probe: ProbeResult) -> Fields:
-    line: Fields = {
-        "endpoint": probe.endpoint,
-        "service": probe.service,
-        "at": probe.at,
-        "up": probe.up,
-        "seconds": probe.seconds,
-        "status": probe.status,
-        "reason": probe.reason,
-    }
-    if probe.phases:
-        line["phases"] = dict(probe.phases)
-    if not probe.is_home:
-        line["home"] = False
-    return line if probe.tls_expiry is None else line | {"tls_expiry": probe.tls_expiry}
-
-
-def _deploy(deploy: Fields) -> Deploy:
-    service, version, at = label(deploy, "service"), label(deploy, "version"), instant(deploy, "at")
-    if not service or not version or at is None:
-        raise Fault("deploys: expected objects with service, version and at")
-    return Deploy(service=service, version=version, at=at, previous=label(deploy, "previous"))
-
-
-def _deploy_fields(deploy: Deploy) -> Fields:
-    line: Fields = {"service": deploy.service, "version": deploy.version, "at": deploy.at}
-    return line if deploy.previous is None else line | {"previous": deploy.previous}
-
-
-def _pool(pool: Fields) -> PoolerPool:
-    database, user = label(pool, "database"), label(pool, "user")
-    if database is None or user is None:
-        raise Fault("pools: expected objects with database and user")
-    # PgBouncer splits the wait into whole seconds and the microseconds beyond.
-    seconds, microseconds = number(pool, "maxwait"), number(pool, "maxwait_us")
-    return PoolerPool(
-        database=database,
-        user=user,
-        maxwait_seconds=None if seconds is None else seconds + (microseconds or 0.0) / 1e6,
-        pool_mode=text(pool, "pool_mode"),
-        **{name: count(pool, name) for name in _POOL_COUNTS},
-    )
-
-
-def _pool_fields(pool: PoolerPool) -> Fields:
-    line: Fields = {"database": pool.database, "user": pool.user}
-    line |= {name: value for name in _POOL_COUNTS if (value := getattr(pool, name)) is not None}
-    if pool.maxwait_seconds is not None:
-        line["maxwait"], line["maxwait_us"] = divmod(round(pool.maxwait_seconds * 1e6), 1_000_000)
-    return line if pool.pool_mode is None else line | {"pool_mode": pool.pool_mode}
-
-
-def _host(host: Fields) -> HostLoad | None:
-    if not host:
-        return None
-    cpu_ratio, memory_used_ratio = number(host, "cpu_ratio"), number(host, "memory_used_ratio")
-    load1, cpu_count = number(host, "load1"), count(host, "cpu_count")
-    if cpu_ratio is None or memory_used_ratio is None or load1 is None or cpu_count is None:
-        raise Fault("host: expected cpu_ratio, memory_used_ratio, load1 and cpu_count")
-    return HostLoad(
-        cpu_ratio=cpu_ratio,
-        memory_used_ratio=memory_used_ratio,
-        load1=load1,
-        cpu_count=cpu_count,
-        server_processes=whole(host, "server_processes"),
-        server_rss_bytes=whole(host, "server_rss_bytes"),
-        tcp=wholes(host, "tcp"),
-    )
-
-
-def _host_fields(host: HostLoad) -> Fields:
-    return {
-        "cpu_ratio": host.cpu_ratio,
-        "memory_used_ratio": host.memory_used_ratio,
-        "load1": host.load1,
-        "cpu_count": host.cpu_count,
-        "server_processes": host.server_processes,
-        "server_rss_bytes": host.server_rss_bytes,
-        "tcp": dict(host.tcp),
-    }

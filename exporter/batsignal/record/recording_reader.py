@@ -13,13 +13,13 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Never
 
 from batsignal import pipes
 from batsignal.names import legible
-from batsignal.record.recording_fields import Fault, Fields, instant, objects, pids, truth
+from batsignal.record.recording_fields import Fault, Fields, each, instant, objects, pids, truth
 from batsignal.record.recording_format import FORMAT, Header, RecordingError
 from batsignal.record.recording_lines import read_facts, read_failure, read_header, read_tick
 from batsignal.record.recording_rows import RowReader
@@ -110,7 +110,7 @@ class _Ticks:
         """Bring the sessions up to date; of a key line, a row equal to the one before stays the very object."""
         if line.get("sessions") is None:
             raise Fault("sessions: expected a list, got none")
-        rows = _by_pid([self._rows.session(row) for row in objects(line, "sessions")])
+        rows = _by_pid(self._rows_of(line))
         before = self._known
         is_key = truth(line, "key")
         if is_key:
@@ -128,8 +128,15 @@ class _Ticks:
         self._known = now
         self._sessions = tuple(now.values())
 
+    def _rows_of(self, line: Fields) -> Sequence[Session]:
+        try:
+            return [self._rows.session(row) for row in objects(line, "sessions")]
+        except Fault:
+            # Once more and not as fast, for what says in which row it is.
+            return each(line, "sessions", self._rows.session)
 
-def _by_pid(rows: list[Session]) -> dict[int, Session]:
+
+def _by_pid(rows: Sequence[Session]) -> dict[int, Session]:
     """Return the rows, of a pid that was reused while they were read the younger; raises Fault for a session twice."""
     by_pid = {row.pid: row for row in rows}
     if len(by_pid) == len(rows):

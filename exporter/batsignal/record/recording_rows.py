@@ -12,13 +12,13 @@ from batsignal import code_path
 from batsignal.record.recording_fields import (
     INSTANT_LEAST,
     INSTANT_MOST,
-    Fault,
+    INT4_MOST,
     Fields,
-    expected,
     instant,
+    missing,
     pids,
+    process,
     text,
-    whole,
 )
 from batsignal.record.recording_format import ROW_INSTANTS, ROW_TEXTS
 from batsignal.snapshot import CLIENT_BACKEND, Session
@@ -36,7 +36,6 @@ _QUICK_TYPES: dict[str, tuple[type, ...]] = {
     "blocked_by": (tuple, list),
 }
 _TYPE_PATTERNS_MOST = 4096
-_NUMBER_OF_A_PROCESS_MOST = 2**31
 _TEXTS_LIKE_NUMBERS = ("query_id", "backend_xid", "backend_xmin")
 
 _WRITTEN = (*ROW_TEXTS[1:], *ROW_INSTANTS[1:], "leader_pid")
@@ -100,7 +99,7 @@ class RowReader:
             and INSTANT_LEAST < (made.xact_start or 0.0) < INSTANT_MOST
             and INSTANT_LEAST < (made.query_start or 0.0) < INSTANT_MOST
             and INSTANT_LEAST < (made.state_change or 0.0) < INSTANT_MOST
-            and 0 <= made.pid < _NUMBER_OF_A_PROCESS_MOST
+            and 0 <= made.pid <= INT4_MOST
         ):
             return _read_with_care(row)
         if type(made.blocked_by) is list:
@@ -127,21 +126,19 @@ def _untagged(row: Fields, query: str) -> Fields:
 
 def _read_with_care(row: Fields) -> Session:
     """Read a row column by column: one with a null or a whole number where that is rare, or a fault to be named."""
-    pid = whole(row, "pid")
+    pid = process(row, "pid")
     if pid is None:
-        raise Fault("pid: missing in a session; expected a whole number")
-    if not 0 <= pid < _NUMBER_OF_A_PROCESS_MOST:
-        raise expected("pid", "the number of a process", pid)
+        raise missing("pid", "the number of a process")
     for name, what in (("backend_start", "Unix seconds or null"), ("state", "text or null")):
         if name not in row:
-            raise Fault(f"{name}: missing in a session; expected {what}")
+            raise missing(name, what)
     # Somebody else's driver gives these as numbers, which they look like.
     numbers = {name: str(row[name]) for name in _TEXTS_LIKE_NUMBERS if type(row.get(name)) is int}
     given: dict[str, Any] = {name: text(row | numbers, name) for name in ROW_TEXTS}
     given |= {name: instant(row, name) for name in ROW_INSTANTS}
     if given["backend_type"] is None:
         given["backend_type"] = CLIENT_BACKEND
-    return Session(pid=pid, leader_pid=whole(row, "leader_pid"), blocked_by=pids(row, "blocked_by"), **given)
+    return Session(pid=pid, leader_pid=process(row, "leader_pid"), blocked_by=pids(row, "blocked_by"), **given)
 
 
 def row_of(session: Session) -> Fields:

@@ -3,12 +3,17 @@
 import gzip
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batsignal.config import APPLICATION_PATTERN
+from batsignal.detect.limits import limits_of
+from batsignal.detect.window import Window
+from batsignal.names import ApplicationPattern
 from batsignal.record import recording_reader
 from batsignal.record.recording import RecordingError, read
 from batsignal.snapshot import PoolerPool
@@ -65,6 +70,27 @@ def test_an_instant_may_be_a_whole_number(tmp_path: Path) -> None:
     assert isinstance(tick.sessions[0].backend_start, float)
 
 
+def test_limit_as_postgresql_writes_one_that_is_none_is_none(tmp_path: Path) -> None:
+    limits = {"role_limits": {"web": -1}, "database_limits": {"shop": -1, "half_dropped": -2}}
+    (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER | limits, KEY))[1]
+    window = Window(ApplicationPattern(re.compile(APPLICATION_PATTERN)))
+    window.add(tick)
+    assert limits_of(window) == []
+
+
+@pytest.mark.parametrize("host", [{"cpu_percent": 12.5, "memory": {"used": 5}}, {"load1": 0.5, "cpu_count": 4}])
+def test_host_in_somebody_elses_words_or_half_of_one_is_unknown(tmp_path: Path, host: dict[str, Any]) -> None:
+    (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"host": host}))[1]
+    assert tick.host is None
+
+
+def test_pid_that_is_gone_and_was_never_seen_changes_nothing(tmp_path: Path) -> None:
+    row = {"pid": 1, "backend_start": T, "state": "idle"}
+    lines = [HEADER, KEY | {"sessions": [row]}, {"t": T + 1, "sessions": [], "gone": [2, 2, 3]}]
+    before, after = read(written_by_others(tmp_path / "a.jsonl", *lines))[1]
+    assert after.sessions == before.sessions
+
+
 def test_a_row_of_the_pooler_as_it_prints_it_is_read(tmp_path: Path) -> None:
     row = {"database": "shop", "user": "web", "cl_active": 2, "cl_waiting": 1, "cl_cancel_req": 0, "maxwait": 1}
     (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"pools": [row | {"maxwait_us": 500_000}]}))[1]
@@ -93,20 +119,43 @@ def with_row(**columns: Any) -> list[Any]:
         ([KEY, HEADER], 1, 'expected "format": "batsignal-recording", got None'),
         ([HEADER | {"version": 2}], 1, "expected version 1, got 2"),
         ([HEADER | {"version": True}], 1, "expected version 1, got True"),
-        ([HEADER | {"slots": {"max": "many"}}], 1, "slots.max: expected a whole number, 0 and more, got 'many'"),
-        ([HEADER | {"slots": {"max": -5}}], 1, "slots.max: expected a whole number, 0 and more, got -5"),
-        ([HEADER | {"slots": {"reserved": 3}}], 1, "slots.max: missing; expected a whole number, 0 and more"),
-        ([HEADER, KEY | {"refused": -1}], 2, "refused: expected a whole number, 0 and more, got -1"),
+        (
+            [HEADER | {"slots": {"max": "many"}}],
+            1,
+            "slots.max: expected a whole number from 1 to 2147483647, got 'many'",
+        ),
+        ([HEADER | {"slots": {"max": -5}}], 1, "slots.max: expected a whole number from 1 to 2147483647, got -5"),
+        ([HEADER | {"slots": {"reserved": 3}}], 1, "slots.max: missing; expected a whole number, 1 and more"),
+        ([HEADER | {"slots": {"max": 10**30}}], 1, "slots.max: expected a whole number from 1 to 2147483647, got 1000"),
+        (
+            [HEADER | {"slots": {"max": 3, "superuser_reserved": 2, "reserved": 1}}],
+            1,
+            "slots.max: expected more than superuser_reserved and reserved together, got 3 and 3",
+        ),
+        ([HEADER, KEY | {"slots": {"max": 0}}], 2, "slots.max: expected a whole number from 1 to 2147483647, got 0"),
+        ([HEADER, KEY | {"refused": -1}], 2, "refused: expected a whole number from 0 to 9223372036854775807, got -1"),
+        (
+            [HEADER, KEY | {"ping_seconds": -1}],
+            2,
+            "ping_seconds: expected a number of seconds from 0 to 1000000000, got -1",
+        ),
+        ([HEADER, KEY | {"ping_seconds": 1e300}], 2, "ping_seconds: expected a number of seconds from 0 to 1000000000"),
+        ([HEADER, '{"t": 1, "key": true, "sessions": [], "ping_seconds": 1e999}'], 2, "to 1000000000, got inf"),
+        ([HEADER, KEY | {"counters": {"sessions": -1}}], 2, "counters.sessions: expected a whole number from 0 to"),
         ([HEADER | {"privileged": 1}], 1, "privileged: expected true or false, got 1"),
         ([HEADER | {"started_at": T * 1000}], 1, "started_at: expected Unix seconds"),
-        ([HEADER | {"interval_seconds": 0}], 1, "interval_seconds: expected a number of seconds above 0"),
+        ([HEADER | {"interval_seconds": 0}], 1, "interval_seconds: expected a number of seconds above 0, got 0.0"),
         ([HEADER | {"application_pattern": "("}], 1, "application_pattern: expected a regular expression"),
         ([HEADER | {"application_pattern": "x"}], 1, "application_pattern: expected a group named 'service'"),
-        ([HEADER, '{"t": 1e999, "key": true, "sessions": []}'], 2, "t: expected a number, got inf"),
+        ([HEADER, '{"t": 1e999, "key": true, "sessions": []}'], 2, "t: expected Unix seconds, got inf"),
         ([HEADER, '{"t": NaN, "key": true, "sessions": []}'], 2, "NaN is not JSON"),
-        ([HEADER, KEY | {"t": 10**400}], 2, "t: expected a number"),
+        ([HEADER, KEY | {"t": 10**400}], 2, "t: expected Unix seconds, got 1000"),
+        ([HEADER, KEY | {"t": 1e300}], 2, "t: expected Unix seconds, got 1e+300"),
+        ([HEADER, KEY | {"t": T * 1e6}], 2, "t: expected Unix seconds, got 1760000000000000 (microseconds?)"),
+        ([HEADER, KEY | {"t": int(T) * 10**9}], 2, "t: expected Unix seconds, got 1760000000000000000 (nanoseconds?)"),
+        ([HEADER, KEY | {"t": -7e10}], 2, "t: expected Unix seconds, got -70000000000 (before any calendar)"),
         ([HEADER, KEY | {"t": T * 1000}], 2, "t: expected Unix seconds, got 1760000000000 (milliseconds?)"),
-        ([HEADER, KEY | {"t": str(T)}], 2, "t: expected a number, got '1760000000.0'"),
+        ([HEADER, KEY | {"t": str(T)}], 2, "t: expected Unix seconds, got '1760000000.0'"),
         ([HEADER, {"key": True, "sessions": []}], 2, "t: missing"),
         ([HEADER, KEY, KEY | {"t": T - 1}], 3, "time runs backwards"),
         ([HEADER, KEY, {"t": T - 1, "sessions": 5}], 3, "time runs backwards"),
@@ -120,10 +169,23 @@ def with_row(**columns: Any) -> list[Any]:
         ([HEADER, KEY | {"key": "yes"}], 2, "key: expected true or false"),
         ([HEADER, KEY, {"t": T, "sessions": [], "gone": 5}], 3, "gone: expected a list of pids"),
         ([HEADER, KEY, {"t": T, "sessions": [], "gone": [True]}], 3, "gone: expected a list of pids"),
-        ([HEADER, KEY | {"sessions": [{"state": "idle"}]}], 2, "pid: missing"),
-        (with_row(pid="1"), 2, "pid: expected a whole number, got '1'"),
-        (with_row(pid=True), 2, "pid: expected a whole number, got True"),
-        (with_row(pid=-1), 2, "pid: expected the number of a process, got -1"),
+        (
+            [HEADER, KEY | {"sessions": [{"state": "idle"}]}],
+            2,
+            "sessions[0].pid: missing; expected the number of a process",
+        ),
+        (with_row(pid="1"), 2, "pid: expected the number of a process, got '1'"),
+        (with_row(pid=True), 2, "pid: expected the number of a process, got True"),
+        (with_row(pid=-1), 2, ":2: sessions[0].pid: expected the number of a process, got -1"),
+        (with_row(pid=2**31), 2, "pid: expected the number of a process, got 2147483648"),
+        (
+            [
+                HEADER,
+                KEY | {"sessions": [{"pid": n, "backend_start": T, "state": [n] if n == 5 else None} for n in (1, 5)]},
+            ],
+            2,
+            ":2: sessions[1].state: expected text, got 5",
+        ),
         (with_row(state=3), 2, "state: expected text, got 3"),
         (with_row(query=["x" * 10**6]), 2, "query: expected text, got ['xxx"),
         (with_row(query=False), 2, "query: expected text, got False"),
@@ -133,12 +195,14 @@ def with_row(**columns: Any) -> list[Any]:
             "backend_start: expected Unix seconds, got 1760000000000 (milliseconds?)",
         ),
         (with_row(state_change=-T * 1e9), 2, "state_change: expected"),
-        (with_row(xact_start=True), 2, "xact_start: expected a number, got True"),
-        (with_row(query_start="now"), 2, "query_start: expected a number, got 'now'"),
+        (with_row(xact_start=True), 2, "xact_start: expected Unix seconds, got True"),
+        (with_row(query_start="now"), 2, "query_start: expected Unix seconds, got 'now'"),
         (with_row(blocked_by=3), 2, "blocked_by: expected a list of pids"),
         (with_row(blocked_by=["3"]), 2, "blocked_by: expected a list of pids"),
-        (with_row(leader_pid=1.5), 2, "leader_pid: expected a whole number, got 1.5"),
-        ([HEADER, {"t": T, "sessions": [], "failure": {"reason": 5}}], 2, "reason: expected text, got 5"),
+        (with_row(blocked_by=[-1]), 2, "blocked_by: expected a list of pids"),
+        (with_row(leader_pid=1.5), 2, "leader_pid: expected the number of a process, got 1.5"),
+        ([HEADER, KEY, {"t": T, "sessions": [], "gone": [-1]}], 3, "gone: expected a list of pids"),
+        ([HEADER, {"t": T, "sessions": [], "failure": {"reason": 5}}], 2, ":2: failure.reason: expected text, got 5"),
         ([HEADER, "", KEY], 2, "expected one JSON object a line, got an empty line"),
         ([HEADER, KEY, '{"t": 1,}'], 3, "a line: Illegal trailing comma before end of object at column 8")
         if sys.version_info >= (3, 13)
@@ -151,17 +215,61 @@ def with_row(**columns: Any) -> list[Any]:
         ([HEADER, KEY | {"failure": "yes"}], 2, "failure: expected an object, got 'yes'"),
         ([HEADER, KEY | {"view": "x"}], 2, "view: expected one of session"),
         ([HEADER, KEY | {"view": []}], 2, "view: expected"),
-        ([HEADER, KEY | {"probes": [{}]}], 2, "probes: expected objects with endpoint and up"),
-        ([HEADER, KEY | {"probes": [{"endpoint": "a", "up": 1}]}], 2, "up: expected true or false, got 1"),
-        ([HEADER, KEY | {"deploys": [{}]}], 2, "deploys: expected objects with service, version and at"),
+        ([HEADER, KEY | {"probes": [{}]}], 2, "probes[0].endpoint: missing; expected text"),
+        ([HEADER, KEY | {"probes": [{"endpoint": "a", "up": 1}]}], 2, "probes[0].up: expected true or false, got 1"),
+        ([HEADER, KEY | {"probes": [{"endpoint": "a"}]}], 2, "probes[0].up: missing; expected true or false"),
+        ([HEADER, KEY | {"probes": [{"endpoint": "", "up": True}]}], 2, "probes[0].endpoint: expected text, got ''"),
+        (
+            [HEADER, KEY | {"probes": [{"endpoint": "a", "up": True}, {"endpoint": "b", "up": True, "seconds": -0.1}]}],
+            2,
+            "probes[1].seconds: expected a number of seconds from 0 to 1000000000, got -0.1",
+        ),
+        (
+            [HEADER, KEY | {"probes": [{"endpoint": "a", "up": True, "phases": {"dns": -1}}]}],
+            2,
+            "probes[0].phases.dns: expected a number of seconds",
+        ),
+        (
+            [HEADER, KEY | {"probes": [{"endpoint": "a", "up": True, "status": 2000}]}],
+            2,
+            "probes[0].status: expected a whole number from 0 to 999, got 2000",
+        ),
+        ([HEADER, KEY | {"deploys": [{}]}], 2, "deploys[0].service: missing; expected text"),
+        (
+            [HEADER, KEY | {"deploys": [{"service": "a", "version": "1"}]}],
+            2,
+            "deploys[0].at: missing; expected Unix seconds",
+        ),
         (
             [HEADER, KEY | {"deploys": [{"service": "a", "version": "1", "at": T * 1000}]}],
             2,
-            "at: expected Unix seconds",
+            "deploys[0].at: expected Unix seconds",
         ),
-        ([HEADER, KEY | {"pools": [{"database": "a"}]}], 2, "pools: expected objects with database and user"),
-        ([HEADER, KEY | {"host": {"load1": 1}}], 2, "host: expected cpu_ratio"),
-        ([HEADER, KEY | {"role_limits": {"a": "many"}}], 2, "a: expected a whole number, got 'many'"),
+        ([HEADER, KEY | {"pools": [{"database": "a"}]}], 2, "pools[0].user: missing; expected text"),
+        (
+            [HEADER, KEY | {"pools": [{"database": "a", "user": "b", "maxwait": -1}]}],
+            2,
+            "pools[0].maxwait: expected a number of seconds",
+        ),
+        (
+            [HEADER, KEY | {"pools": [{"database": "a", "user": "b", "cl_waiting": -1}]}],
+            2,
+            "pools[0].cl_waiting: expected a whole number from 0",
+        ),
+        ([HEADER, KEY | {"host": {"load1": -1}}], 2, "host.load1: expected a number from 0 to 2147483647, got -1"),
+        ([HEADER, KEY | {"host": {"cpu_ratio": -0.1}}], 2, "host.cpu_ratio: expected a ratio from 0 to 1, got -0.1"),
+        (
+            [HEADER, KEY | {"host": {"memory_used_ratio": 45}}],
+            2,
+            "host.memory_used_ratio: expected a ratio from 0 to 1",
+        ),
+        ([HEADER, KEY | {"host": {"cpu_count": -4}}], 2, "host.cpu_count: expected a whole number from 0"),
+        (
+            [HEADER, KEY | {"role_limits": {"a": "many"}}],
+            2,
+            "role_limits.a: expected a whole number from -2 to 2147483647, got 'many'",
+        ),
+        ([HEADER | {"database_limits": {"b": -3}}], 1, "database_limits.b: expected a whole number from -2 to"),
         ([HEADER, "[" * 100_000], 2, "one JSON object a line"),
         ([HEADER, '{"t": ' + "1" * 5000 + "}"], 2, "one JSON object a line"),
     ],
