@@ -102,7 +102,7 @@ class _Ticks:
                 raise Fault("a second header: expected one recording a file")
             raise Fault("t: missing; expected Unix seconds")
         if t < self._t:
-            raise Fault(f"time runs backwards: {t} after {self._t}")
+            raise Fault(f"t: time runs backwards: expected {self._t} or later, got {t}")
         self._t = t
         return t
 

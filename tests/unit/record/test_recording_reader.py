@@ -184,7 +184,7 @@ def with_row(**columns: Any) -> list[Any]:
                 KEY | {"sessions": [{"pid": n, "backend_start": T, "state": [n] if n == 5 else None} for n in (1, 5)]},
             ],
             2,
-            ":2: sessions[1].state: expected text, got 5",
+            ":2: sessions[1].state: expected text, got [5]",
         ),
         (with_row(state=3), 2, "state: expected text, got 3"),
         (with_row(query=["x" * 10**6]), 2, "query: expected text, got ['xxx"),
