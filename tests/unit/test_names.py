@@ -79,7 +79,7 @@ def test_pattern_that_matches_nothing_of_a_name_leaves_the_name(regex: str) -> N
     assert ApplicationPattern(re.compile(regex)).split("web@2") == Application(service="web@2", version=None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     name=st.none() | st.text(max_size=100) | st.binary(max_size=63).map(lambda raw: raw.decode("utf-8", "replace")),
     regex=st.sampled_from(

@@ -62,10 +62,10 @@ class StatementPast:
     def recall(self, memory: Memory) -> None:
         """Take over what an earlier life remembered; raises ValueError, TypeError or KeyError when it does not fit."""
         usual = {
-            (_group(group), _word(name)): (_number(begin), int(_number(most)))
+            (_group(group), _word(name)): (_instant(begin), _count(most))
             for group, name, begin, most in memory["usual"][-USUAL_MOST:]
         }
-        quick = {_word(name): (_number(first), _number(last)) for name, first, last in memory["quick"][-QUICK_MOST:]}
+        quick = {_word(name): (_instant(first), _instant(last)) for name, first, last in memory["quick"][-QUICK_MOST:]}
         self._usual, self._quick = usual, quick
 
 
@@ -77,10 +77,17 @@ def _last(item: tuple[str, Pair]) -> float:
     return item[1][1]
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"no number of a statement's past: {value!r}")
+def _instant(value: Any) -> float:
+    """Return Unix seconds, be they before 1970: that is where a clock may stand that was never set."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"no instant of a statement's past: {value!r}")
     return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"no count of a statement's past: {value!r}")
+    return value
 
 
 def _word(value: Any) -> str:

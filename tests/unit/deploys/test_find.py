@@ -169,7 +169,7 @@ def test_names_of_hosts_where_versions_stand_are_no_deploys(looks: Looks) -> Non
 NAMES = st.none() | st.text(max_size=63) | st.sampled_from(["web@1", "web@2", "@", "web@", "@1", "a@b@c"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     looks_shown=st.lists(st.tuples(st.floats(-5000, 5000), st.lists(st.tuples(NAMES, st.floats(0, 1e6)))), max_size=5)
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batsignal.cli.replay import Life
@@ -38,8 +38,9 @@ def judge(looks: Iterable[Snapshot]) -> None:
     assert Life("db1")._judge.recall(remembered) == ()
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 2**32))
+@example(seed=2_842_439_495)  # a statement from before 1970, of which a daemon refused its own memory
 def test_nonsense_is_judged_without_an_exception(seed: int) -> None:
     judge(Nonsense(seed).looks(60))
 
@@ -50,7 +51,7 @@ def looks_of(row: str) -> tuple[Snapshot, ...]:
 
 
 @pytest.mark.parametrize("row", ROWS)
-@settings(max_examples=2, deadline=None, derandomize=True)
+@settings(max_examples=2)
 @given(seed=st.integers(0, 2**32))
 def test_an_incident_spoiled_here_and_there_is_judged_without_an_exception(row: str, seed: int) -> None:
     judge(spoiled(looks_of(row), seed))

@@ -278,7 +278,7 @@ NAMES = st.text(st.characters(exclude_characters="@", exclude_categories=["C", "
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seconds=st.integers(-(10**9), 10**9), pids=st.integers(-900, 10**6), service=NAMES)
 def test_time_pids_and_names_change_nothing_of_the_verdict(
     make_world: Any, looks: dict[str, list[Snapshot]], seconds: int, pids: int, service: str
@@ -367,7 +367,7 @@ SNAPSHOTS = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(snapshots=st.lists(SNAPSHOTS, max_size=6), steps=st.lists(st.floats(-4000, 4000), max_size=12))
 def test_no_look_whatever_it_shows_raises(
     pattern: ApplicationPattern, snapshots: list[Snapshot], steps: list[float]
@@ -383,7 +383,7 @@ def test_no_look_whatever_it_shows_raises(
                 assert event.as_json()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_broken_column_in_the_middle_of_a_leak_raises(
     make_world: Any, looks: dict[str, list[Snapshot]], data: st.DataObject

@@ -265,7 +265,7 @@ SNAPSHOTS = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(snapshots=st.lists(SNAPSHOTS, max_size=6))
 def test_no_look_whatever_it_shows_raises_or_counts_below_zero(snapshots: list[Snapshot]) -> None:
     tally = Tally(pattern=PATTERN, top_names=3)

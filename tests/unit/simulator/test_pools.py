@@ -207,7 +207,7 @@ def test_lifetime_that_is_checked_at_checkout_replaces_the_session_that_is_asked
 
 
 @given(spread=st.floats(0, 0.9), seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_lifetimes_are_spread_by_the_given_share_and_no_more(spread: float, seed: int) -> None:
     world = World(seed=seed)
     world.pool("web", least=8, most=8, lifetime_seconds=100, lifetime_spread=spread, fill_gap_seconds=0.0)
@@ -381,7 +381,7 @@ KINDS = st.sampled_from(
 
 
 @given(facts=KINDS, seed=st.integers(0, 1000), rate=st.floats(0.2, 40), seconds=st.floats(0.01, 1.0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pool_under_any_load_keeps_to_its_limits_and_serves_all_who_do_not_give_up(
     facts: dict[str, Any], seed: int, rate: float, seconds: float
 ) -> None:
@@ -405,7 +405,7 @@ def test_pool_under_any_load_keeps_to_its_limits_and_serves_all_who_do_not_give_
 
 
 @given(facts=KINDS, seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_same_seed_gives_the_same_looks(facts: dict[str, Any], seed: int) -> None:
     def play() -> list[Snapshot]:
         world = World(seed=seed)

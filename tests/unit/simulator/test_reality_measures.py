@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batsignal.record.recording import RecordingWriter
@@ -58,7 +58,6 @@ def test_phases_are_measured_apart_and_the_warm_up_not_at_all(tmp_path: Path) ->
 
 
 @given(begin=st.floats(0, 50), length=st.floats(0, 60), window=st.floats(1, 20))
-@settings(deadline=None)
 def test_windows_are_whole_and_lie_inside_their_phase(begin: float, length: float, window: float) -> None:
     looks = [
         measures.Look(at=n / 2, seconds=0.5, sessions=0, idle_ages=(), opened=0, closed=0, reused=0) for n in range(240)
