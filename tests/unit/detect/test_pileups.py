@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -556,7 +557,8 @@ def test_until_when_a_statement_was_harmless_is_known_after_a_restart(
         {"usual": [[["service", "web"], "abc", 1.0]], "quick": []},
         {"usual": [["web", "abc", 1.0, 2]], "quick": []},
         {"usual": [[["service", "web"], "abc", "x", 2]], "quick": []},
-        {"usual": [], "quick": [["abc", -1.0, 2.0]]},
+        {"usual": [[["service", "web"], "abc", 1.0, -2]], "quick": []},
+        {"usual": [], "quick": [["abc", math.inf, 2.0]]},
         {"usual": [], "quick": [[1, 1.0, 2.0]]},
     ],
 )
