@@ -81,6 +81,7 @@ class Blocking:
     def __init__(self) -> None:
         self._began_waiting: dict[SessionKey, float] = {}
         self._told_until: dict[SessionKey, float] = {}
+        self._waited_until: dict[SessionKey, float] = {}
         self._held: dict[RootKey, _Held] = {}
         self._queues = _Queues()
         self._t: float | None = None
@@ -95,6 +96,7 @@ class Blocking:
         if window.began == window.t:
             self._began_waiting.clear()
             self._told_until.clear()
+            self._waited_until.clear()
             self._held.clear()
         before, self._t = self._t, window.t
         waiting = tuple(
@@ -127,6 +129,10 @@ class Blocking:
             if began[session.key] < 0:
                 began[session.key] = window.t
         self._began_waiting = began
+        # Whom it matters of: those who stopped while somebody who still waits already did.
+        oldest = min(began.values(), default=window.t)
+        waited = {key: t for key, t in self._waited_until.items() if t > oldest}
+        self._waited_until = waited | dict.fromkeys(began, window.t)
 
     def _blockades(self, window: Window) -> Iterable[Blockade]:
         claimed: set[SessionKey] = set()
@@ -135,6 +141,9 @@ class Blocking:
             key: RootKey = (pid, None, None) if session is None else (pid, session.backend_start, session.xact_start)
             held = self._held.get(key)
             first = min(self._behind_it_since(one, pid) for one in waiters)
+            if session is not None:
+                # Who has waited itself until a moment ago, in the same queue maybe, was in nobody's way before.
+                first = max(first, self._waited_until.get(session.key, first))
             since = first if held is None else min(held.since, first)
             found.append((since, key[2] or since, -len(waiters), key, session, waiters))
         told = {one.key: window.t for _, _, _, key, _, waiters in found if key[0] is not None for one in waiters}

@@ -40,6 +40,8 @@ class _Lit:
     since: float
     finding: Finding
     blocked_at: float | None
+    blockers: frozenset[tuple[int, float | None]]
+    """Those of its sessions for whom others have waited for long enough."""
     over_seconds: float = 0.0
 
 
@@ -81,9 +83,13 @@ class TransactionDetector:
     def _judge(self, group: Group, sessions: Sequence[Session], blockades: Sequence[Blockade], window: Window) -> bool:
         """Judge the transactions of one application; return whether something is said of it now."""
         t, lit = window.t, self._lit.get(group)
-        # While lit, whoever is still behind it counts at once.
-        least = BLOCKS_SECONDS if lit is None or lit.blocked_at is None else 0.0
-        blockers = {one.session.key: one for one in blockades if one.session is not None and one.seconds >= least}
+        # While lit, whoever is behind the same session counts at once; behind another one they wait as every day.
+        known = frozenset() if lit is None or lit.blocked_at is None else lit.blockers
+        blockers = {
+            one.session.key: one
+            for one in blockades
+            if one.session is not None and (one.seconds >= BLOCKS_SECONDS or one.session.key in known)
+        }
         holding = [session for session in sessions if self._holds(session, window)]
         patience = OPEN_SECONDS if len(holding) <= FORGOTTEN_SESSIONS else LOST_SECONDS
         old = [session for session in holding if _rested_seconds(session, t) >= patience]
@@ -100,7 +106,7 @@ class TransactionDetector:
         since = since if lit is None else lit.since
         severity: Severity = "critical" if still else "warning"
         finding = _finding(group, culprits, tuple(blockers.values()), window, since=since, severity=severity)
-        self._lit[group] = _Lit(since, finding, blocked_at if still else None)
+        self._lit[group] = _Lit(since, finding, blocked_at if still else None, known | blockers.keys())
         return True
 
     def _holds(self, session: Session, window: Window) -> bool:

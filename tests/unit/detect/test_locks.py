@@ -126,6 +126,45 @@ def test_hot_row_that_is_handed_on_blames_nobody(row: Row, show: Show, watcher: 
     assert not watcher.raised("lock_pileup"), watcher.sentences()
 
 
+def test_first_in_the_queue_is_not_blamed_for_a_look_at_the_row_when_the_blocker_is_gone(
+    row: Row, show: Show, watcher: Any
+) -> None:
+    """Of a row that one held for long, each who waited for it has it for a moment then."""
+
+    def rows(t: float) -> Iterator[Any]:
+        if t < 330:
+            yield holder(row)
+            yield from queue(row, t, most=20)
+        elif t < 333:
+            first = int(t - 330)
+            yield row(1000 + first, "active", at=300.0 + first, xact_start=300.0 + first, query=WAITS)
+            for n in range(first + 1, 20):
+                yield waiter(row, n, 300.0 + n, (1000 + first,))
+
+    show(watcher, rows, 350)
+    (raised,) = watcher.raised("lock_pileup")
+    assert raised.signal.finding.subject.blocker == HOLDER
+    assert not watcher.now
+
+
+def test_one_who_waited_and_then_blocks_for_long_is_called(row: Row, show: Show, watcher: Any, start: float) -> None:
+    """DDL that waited for a reader, and then rewrites the table for minutes."""
+    ddl = {"application_name": "migrate@3", "query": "ALTER TABLE d ALTER id TYPE bigint", "xact_start": 300.0}
+
+    def rows(t: float) -> Iterator[Any]:
+        if t < 305:
+            yield row(HOLDER, "active", at=100, xact_start=100, application_name="reports", query="SELECT * FROM d")
+        if t > 300:
+            lock = {"wait_event_type": "Lock", "wait_event": "relation", "blocked_by": (HOLDER,)} if t < 305 else {}
+            yield row(DDL, "active", at=300.0, **ddl, **lock)
+            yield from queue(row, t, since=300.5, blocked_by=(DDL,))
+
+    show(watcher, rows, 330)
+    (raised,) = watcher.raised("lock_pileup")
+    assert raised.signal.finding.subject.blocker == DDL
+    assert raised.t - start - 305 <= 9.5
+
+
 def test_one_who_waits_and_an_index_built_concurrently_light_nothing(row: Row, show: Show, watcher: Any) -> None:
     statement = "CREATE INDEX CONCURRENTLY i ON t (a)"
 

@@ -299,6 +299,28 @@ def test_sessions_that_are_lost_in_their_transactions_are_left_to_the_leak(row: 
     assert not watcher.raised("idle_in_transaction"), watcher.sentences()
 
 
+def test_moment_behind_another_of_the_application_is_everyday_life_while_one_is_lit(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    """Another one has a row for a moment, and somebody waits for it: that prolongs nothing."""
+    other = 60
+
+    def scene(t: float) -> Iterator[Any]:
+        if 100 < t <= 140:
+            yield left_open(row, 100)
+            yield waiter(row, 110)
+        if 139 < t <= 143:
+            yield left_open(row, 139, other)
+            yield replace(waiter(row, 139.5, 1001), blocked_by=(other,))
+
+    show(watcher, scene, 160)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert raised.signal.finding.subject.blocker == HOLDER
+    (cleared,) = watcher.cleared("idle_in_transaction")
+    assert cleared.t - start <= 146
+    assert cleared.signal.finding.subject.blocker == HOLDER
+
+
 def test_lock_pileup_behind_it_takes_its_place(row: Row, show: Show, watcher: Any) -> None:
     def scene(t: float) -> Iterator[Any]:
         yield left_open(row, 100)
