@@ -13,8 +13,9 @@ import typer
 
 from batsignal import __version__
 from batsignal.cli import remote
-from batsignal.cli.usage import PlainCommand
+from batsignal.cli.usage import PlainCommand, not_empty
 from batsignal.errors import BatSignalError
+from batsignal.names import legible
 
 app = typer.Typer(
     name="batsignal",
@@ -46,7 +47,10 @@ class LogFormat(StrEnum):
 ConfigFile = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time
     typer.Option(
-        "--config.file", metavar="FILE", help="YAML file; without it DATA_SOURCE_NAME or PG* name one server."
+        "--config.file",
+        metavar="FILE",
+        callback=not_empty,
+        help="YAML file; without it DATA_SOURCE_NAME or PG* name one server.",
     ),
 ]
 ListenAddress = Annotated[
@@ -58,6 +62,7 @@ WebConfigFile = Annotated[
     typer.Option(
         "--web.config.file",
         metavar="FILE",
+        callback=not_empty,
         help="TLS, client certificates and users of the endpoint, in the Prometheus exporter toolkit's format.",
     ),
 ]
@@ -91,6 +96,7 @@ def run(  # noqa: PLR0917 - typer makes options of them, nobody calls it by posi
         typer.Option(
             "--record",
             metavar="FILE",
+            callback=not_empty,
             help="Record every look, for `batsignal replay`; .gz is gzipped, {server} the server's name.",
         ),
     ] = None,
@@ -128,7 +134,9 @@ class ReplayFormat(StrEnum):
 
 @app.command(cls=PlainCommand, short_help="Run the detectors over a recording.")
 def replay(
-    recording: Annotated[str, typer.Argument(metavar="RECORDING", help="A recording, gzipped or not.")],
+    recording: Annotated[
+        str, typer.Argument(metavar="RECORDING", callback=not_empty, help="A recording, gzipped or not.")
+    ],
     spelling: Annotated[ReplayFormat, typer.Option("--format", help="One line an event.")] = ReplayFormat.text,
 ) -> None:
     """Run the detectors over a recording and print what they say, in order of time."""
@@ -145,7 +153,12 @@ def drill(  # noqa: PLR0917 - as for `run`
     ] = None,
     dsn: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--dsn", metavar="DSN", help="A scratch server; without it an embedded one is started."),
+        typer.Option(
+            "--dsn",
+            metavar="DSN",
+            callback=not_empty,
+            help="A scratch server; without it an embedded one is started.",
+        ),
     ] = None,
     rate: Annotated[Optional[float], typer.Option("--rate", metavar="R", help="Sessions per second.")] = None,  # noqa: UP045
     size: Annotated[
@@ -173,7 +186,12 @@ def drill(  # noqa: PLR0917 - as for `run`
     ] = False,
     record: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--record", metavar="FILE", help="Let the drill's daemon record, for `batsignal replay`."),
+        typer.Option(
+            "--record",
+            metavar="FILE",
+            callback=not_empty,
+            help="Let the drill's daemon record, for `batsignal replay`.",
+        ),
     ] = None,
     no_daemon: Annotated[bool, typer.Option("--no-daemon", help="Make it happen, and time nobody's page.")] = False,
     url: Annotated[
@@ -247,5 +265,6 @@ def main() -> None:
     try:
         app()
     except BatSignalError as exc:
-        print(f"batsignal: {exc}", file=sys.stderr)
+        # A path or an argument may hold anything, and is told in one line.
+        print(f"batsignal: {legible(str(exc))}", file=sys.stderr)
         sys.exit(exc.exit_code)

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from batsignal.cli.usage import PlainCommand
+from batsignal.cli.usage import PlainCommand, not_empty
 
 DEFAULT_URL = "http://127.0.0.1:9988"
 
@@ -125,7 +125,8 @@ def report(
         str, typer.Argument(metavar="INCIDENT", help="Its id, or how that begins; `last` for the last one.")
     ],
     output: Annotated[
-        Text, typer.Option("--output", metavar="FILE", help="Where to write it; without, it is printed.")
+        Text,
+        typer.Option("--output", metavar="FILE", callback=not_empty, help="Where to write it; without, it is printed."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE when it is there already.")] = False,
     url: Url = DEFAULT_URL,

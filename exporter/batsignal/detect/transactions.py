@@ -102,7 +102,9 @@ class TransactionDetector:
         still = blocked_at is not None and t - blocked_at <= CALM_SECONDS
         if not blockers and not still and not any(_rested_seconds(one, t) >= OPEN_SECONDS for one in culprits):
             return False
+        # Not after this look, whatever a server's clock that was set back has left in its rows.
         since = min((one.state_change for one in culprits if one.state_change is not None), default=t)
+        since = min(since, t)
         since = since if lit is None else lit.since
         severity: Severity = "critical" if still else "warning"
         finding = _finding(group, culprits, tuple(blockers.values()), window, since=since, severity=severity)

@@ -117,7 +117,8 @@ def _instant(told: dict[str, Any], now: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refusal(400, f"at: expected Unix seconds, got {spelled(value)}")
     if abs(value) >= INSTANT_MOST:
-        raise Refusal(400, f"at: expected Unix seconds, got {spelled(value)} (milliseconds?)")
+        hint = " (milliseconds?)" if abs(value) < INSTANT_MOST * 1000 else ""
+        raise Refusal(400, f"at: expected Unix seconds, got {spelled(value)}{hint}")
     if value > now + AHEAD_SECONDS_MOST:
         raise Refusal(400, f"at: expected an instant that has come, got one {value - now:.0f} s from now")
     if value < now - AGO_SECONDS_MOST:

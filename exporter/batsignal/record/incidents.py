@@ -58,7 +58,8 @@ class Incidents:
             left = self._left_by(found) if signal is None else None
             if left is not None:
                 self._onsets[key] = left.finding.since
-            finding = replace(found, since=min(found.since, self._onsets.get(key, found.since)))
+            # A clock that was set back leaves instants behind that have not come: nothing begins after it is found.
+            finding = replace(found, since=min(found.since, self._onsets.get(key, found.since), t))
             if left is not None:
                 del self._left[key]
                 signal = replace(left, finding=finding)

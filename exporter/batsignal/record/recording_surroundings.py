@@ -20,11 +20,13 @@ from batsignal.record.recording_fields import (
 from batsignal.snapshot import Deploy, HostLoad, PoolerPool, ProbeResult
 
 HTTP_STATUS_MOST = 999
+# A probe has the daemon's clock, its tick the server's; what is further away than this was made at no such time.
+CLOCKS_APART_SECONDS_MOST = 86_400
 _POOL_COUNTS = ("cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login")
 
 
 def probe_of(t: float, probe: Fields) -> ProbeResult:
-    """Return a probe, made at `t` where it does not say when; raises Fault."""
+    """Return a probe, made at `t` where it does not say when that can be believed; raises Fault."""
     endpoint, up = _name(probe, "endpoint"), truth(probe, "up")
     if up is None:
         raise missing("up", "true or false")
@@ -32,7 +34,7 @@ def probe_of(t: float, probe: Fields) -> ProbeResult:
     return ProbeResult(
         endpoint=endpoint,
         service=label(probe, "service") or endpoint,
-        at=t if at is None else at,
+        at=t if at is None or abs(at - t) > CLOCKS_APART_SECONDS_MOST else at,
         up=up,
         seconds=seconds(probe, "seconds") or 0.0,
         status=whole(probe, "status", most=HTTP_STATUS_MOST),

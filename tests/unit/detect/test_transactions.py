@@ -62,6 +62,16 @@ def test_it_turns_from_warning_to_critical_and_back_as_others_wait_and_is_one_si
     assert severities[2][0] >= 370  # the next one may come at once
 
 
+def test_transaction_that_rests_since_before_the_clock_was_set_back_is_named_and_began_no_later_than_it_is_found(
+    row: Row, show: Show, watcher: Any, start: float
+) -> None:
+    show(watcher, lambda t: [left_open(row, 3600), *([waiter(row, 30)] if t > 30 else [])], 60)
+    (raised,) = watcher.raised("idle_in_transaction")
+    assert raised.t - start - 30 <= 7.5
+    assert raised.signal.finding.since == raised.signal.detected
+    assert "has left a transaction open for 0 s" in raised.signal.finding.summary
+
+
 def test_signal_ends_when_the_transaction_does(row: Row, show: Show, watcher: Any, start: float) -> None:
     show(watcher, lambda t: [left_open(row, 0)] if t < 350 else [row(HOLDER, at=350)], 370)
     (cleared,) = watcher.cleared("idle_in_transaction")

@@ -109,13 +109,14 @@ def test_the_scheme_may_be_spelled_in_any_case(door: Door) -> None:
             {"service": "web", "version": "2", "at": 1_760_000_700_000},
             "at: expected Unix seconds, got 1760000700000 (milliseconds?)",
         ),
+        ({"service": "web", "version": "2", "at": 1e300}, "at: expected Unix seconds, got 1e+300\n"),
         ({"service": "web", "version": "2", "at": 10**400}, "at: expected Unix seconds, got 1000"),
     ],
 )
 def test_what_is_wrong_with_a_body_is_said_with_its_key(door: Door, body: Any, error: str) -> None:
     answer = door.tell(body)
     assert answer.status_code == 400
-    assert answer.json()["error"].startswith(error)
+    assert f"{answer.json()['error']}\n".startswith(error)
     assert not door.told
 
 

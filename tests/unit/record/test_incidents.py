@@ -64,6 +64,13 @@ def test_what_comes_again_before_its_end_began_no_later_than_it_was_told(ticks: 
     assert ticks.incidents.signals[0].finding.since == T - 10
 
 
+def test_nothing_begins_after_it_is_found_whatever_a_clock_that_was_set_back_left_behind(ticks: Ticks) -> None:
+    (raised,) = ticks.tick(replace(LEAK, since=T + 3600))
+    assert (raised.signal.finding.since, raised.signal.detected) == (T + 1, T + 1)
+    ticks.tick(replace(LEAK, since=T + 3600))
+    assert ticks.incidents.signals[0].finding.since == T + 1
+
+
 def test_lit_signal_shows_the_newest_facts_although_they_are_no_news(ticks: Ticks) -> None:
     ticks.tick(LEAK)
     ticks.tick(replace(LEAK, sessions=9))

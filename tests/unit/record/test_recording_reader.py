@@ -78,6 +78,13 @@ def test_limit_as_postgresql_writes_one_that_is_none_is_none(tmp_path: Path) -> 
     assert limits_of(window) == []
 
 
+@pytest.mark.parametrize(("at", "made"), [(None, T), (T - 60, T - 60), (0, T), (T + 90_000, T)])
+def test_probe_was_made_at_its_tick_where_it_names_no_time_that_can_be(tmp_path: Path, at: Any, made: float) -> None:
+    probe = {"endpoint": "web", "up": False, "at": at}
+    (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"probes": [probe]}))[1]
+    assert tick.probes[0].at == made
+
+
 @pytest.mark.parametrize("host", [{"cpu_percent": 12.5, "memory": {"used": 5}}, {"load1": 0.5, "cpu_count": 4}])
 def test_host_in_somebody_elses_words_or_half_of_one_is_unknown(tmp_path: Path, host: dict[str, Any]) -> None:
     (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"host": host}))[1]

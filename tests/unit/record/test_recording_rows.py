@@ -78,6 +78,15 @@ def test_a_type_that_was_right_in_one_row_does_not_make_it_right_in_another_colu
         reader.session({"pid": 1, "backend_start": "idle", "state": "idle", "query": "x"})
 
 
+@pytest.mark.parametrize("name", ["datname", "usename", "client_addr"])
+def test_empty_name_or_address_is_none(name: str) -> None:
+    row = {"pid": 1, "backend_start": T, "state": "idle", "datname": "shop", "usename": "web", "client_addr": "::1"}
+    session = RowReader().session(row | {name: ""})
+    assert [getattr(session, one) for one in ("datname", "usename", "client_addr")] == [
+        None if one == name else row[one] for one in ("datname", "usename", "client_addr")
+    ]
+
+
 @pytest.mark.parametrize("name", ["pid", "backend_start", "state"])
 def test_a_row_without_what_every_row_has_is_refused_and_a_null_is_none(name: str) -> None:
     row = {"pid": 1, "backend_start": T, "state": "idle"}
