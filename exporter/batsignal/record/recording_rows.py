@@ -103,6 +103,7 @@ class RowReader:
             and made.datname != ""
             and made.usename != ""
             and made.client_addr != ""
+            and made.query_id != ""
         ):
             return _read_with_care(row)
         if type(made.blocked_by) is list:
@@ -139,7 +140,7 @@ def _read_with_care(row: Fields) -> Session:
     numbers = {name: str(row[name]) for name in _TEXTS_LIKE_NUMBERS if type(row.get(name)) is int}
     given: dict[str, Any] = {name: text(row | numbers, name) for name in ROW_TEXTS}
     # Nobody and nothing is called so: somebody's way to write null.
-    given |= {name: given[name] or None for name in ("datname", "usename", "client_addr")}
+    given |= {name: given[name] or None for name in ("datname", "usename", "client_addr", "query_id")}
     given |= {name: instant(row, name) for name in ROW_INSTANTS}
     if given["backend_type"] is None:
         given["backend_type"] = CLIENT_BACKEND
