@@ -17,6 +17,9 @@ from batsignal.expose import api
 
 BODY_BYTES_MOST = 16 * 1024
 BODY_SECONDS = 5.0
+# Of a body that is refused so much is taken and thrown away: closed upon what is still on its way, a connection is
+# reset, and whoever sends first and reads then would never see the answer.
+DISCARDED_BYTES_MOST = 32 * 1024 * 1024
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -56,20 +59,26 @@ def admit(authorization: str | None, token: str | None, *, key: str, what: str) 
 async def read_body(request: Request) -> bytes:
     """Return a body that is neither too long nor too slow; raises Refusal."""
     too_long = Refusal(413, f"expected a body of at most {BODY_BYTES_MOST} bytes", connection="close")
-    body = b""
+    body, taken = b"", 0
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > BODY_BYTES_MOST:
+    is_too_long = announced.isdecimal() and int(announced) > BODY_BYTES_MOST
+    if is_too_long and (int(announced) > DISCARDED_BYTES_MOST or "expect" in request.headers):
         raise too_long  # it is said before it is sent: nothing is waited for
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.stream():
-                body += piece
-                if len(body) > BODY_BYTES_MOST:
-                    raise too_long
+                taken += len(piece)
+                if taken > DISCARDED_BYTES_MOST:
+                    break
+                body += piece[: BODY_BYTES_MOST + 1 - len(body)]
     except TimeoutError:
+        if is_too_long:
+            raise too_long from None
         raise Refusal(408, f"the body did not come within {BODY_SECONDS:.0f} s", connection="close") from None
     except ClientDisconnect:
         raise Refusal(400, "the body did not come whole") from None
+    if taken > BODY_BYTES_MOST:
+        raise too_long
     return body
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from batsignal.expose import http1
+from batsignal.expose.deploys import Desk
 from batsignal.expose.server import SECURITY_HEADERS, WebServer, build_app
 
 DEADLINE_SECONDS = 20
@@ -273,6 +274,19 @@ def test_connection_that_asks_nothing_is_closed(site: Site, monkeypatch: pytest.
     with socket.create_connection(site.address, timeout=DEADLINE_SECONDS) as silent:
         silent.sendall(b"GET / HT")
         assert silent.recv(1) == b""
+
+
+def test_who_sends_a_body_far_too_long_and_only_reads_then_sees_why_it_is_refused(
+    open_site: Callable[..., Site],
+) -> None:
+    site = open_site(desk=Desk(mark=lambda deploy: (deploy, True), token=lambda: "s3cret"))
+    body = b"x" * 10_000_000
+    head = "POST /api/v1/deploys HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\r\n"
+    with socket.create_connection(site.address, timeout=DEADLINE_SECONDS) as sender:
+        sender.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = b"".join(iter(lambda: sender.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"expected a body of at most 16384 bytes" in answer
 
 
 def test_signals_stay_the_daemons_own(boards: Any) -> None:
