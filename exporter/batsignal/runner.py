@@ -5,7 +5,6 @@ not judge (`detect`).
 """
 
 import contextlib
-import json
 import threading
 import time
 from collections import deque
@@ -190,8 +189,9 @@ class ServerRunner:
         if left.looked_at is not None:
             watch.incidents.resume(left.signals, left_at=left.looked_at)
             watch.judge.expect([signal.finding for signal in left.signals], left.looked_at)
+        memory = left.memory
         try:
-            unfit = watch.judge.recall(json.loads(left.usual or "{}"))
+            unfit = ("all",) if memory is None else watch.judge.recall(memory)
         except Exception:  # it comes from a disk, and may be anything: the watch must begin all the same
             log.exception("what was usual cannot be read", server=self.config.name)
             unfit = ("all",)

@@ -75,6 +75,7 @@ class Database:
         try:
             if self._was_there:  # its folder too may have been deleted under us
                 self._path.absolute().parent.mkdir(mode=0o700, exist_ok=True)
+            _expect_a_file(self._path)
             self._claim()
             reason = _fault(self._path)
             if reason is not None:
@@ -146,8 +147,7 @@ class Database:
 def examined(path: Path) -> tuple[str | None, str | None]:
     """Return why a daemon could not keep its history at a path, and what else to know; changes nothing there."""
     try:
-        if path.is_dir():
-            return "a folder, expected a file", None
+        _expect_a_file(path)
         with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
             file.write(b"\0" * PROBE_BYTES)
             file.flush()
@@ -156,9 +156,20 @@ def examined(path: Path) -> tuple[str | None, str | None]:
         if _is_taken(_beside(path, ".lock")):
             return None, "a daemon keeps its history there now; a second one would wait for it to end"
         fault = _fault(path)
-    except (sqlite3.Error, OSError) as exc:
+    except (sqlite3.Error, OSError, StoreError) as exc:
         return explained(exc), None
     return None, None if fault is None else f"{fault}; it would be put aside, and a new one begun"
+
+
+def _expect_a_file(path: Path) -> None:
+    """Raise StoreError where something else stands at a path; nothing may.
+
+    What we made our own of a device would be shut to everybody else: `/dev/null`, say, where somebody wants no history.
+    """
+    if path.is_dir():
+        raise StoreError("a folder, expected a file")
+    if path.exists() and not path.is_file():
+        raise StoreError("a device or a pipe, expected a file (null keeps nothing)")
 
 
 def _is_taken(lock: Path) -> bool:

@@ -32,6 +32,19 @@ class Left:
     usual: str | None = None
     """JSON, as the detectors remember it."""
 
+    @property
+    def memory(self) -> dict[str, Any] | None:
+        """What was usual, by detector; None when it cannot be read: a damaged file holds anything.
+
+        >>> Left().memory, Left(usual='{"storms":2}').memory, Left(usual='{"st').memory, Left(usual="[1]").memory
+        ({}, {'storms': 2}, None, None)
+        """
+        try:
+            memory = json.loads(self.usual or "{}")
+        except (ValueError, RecursionError):
+            return None
+        return memory if isinstance(memory, dict) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:

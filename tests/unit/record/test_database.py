@@ -1,5 +1,6 @@
 """The file and its life: claimed by one daemon, put aside when it is not ours, gone under our feet."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -140,6 +141,19 @@ def test_the_file_can_be_had_once_the_first_daemon_lets_go(opened: Opened) -> No
     opened.database.close()
     other.database.open()
     other.database.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "pipe" if kind == "pipe" else Path(os.devnull)
+    if kind == "pipe":
+        os.mkfifo(path, 0o644)
+    before = path.stat()
+    with pytest.raises(StoreError, match="a device or a pipe, expected a file"):
+        Opened(path).database.open()
+    assert examined(path) == ("a device or a pipe, expected a file (null keeps nothing)", None)
+    assert path.stat().st_mode == before.st_mode
+    assert not path.with_name(f"{path.name}.lock").exists()
 
 
 @pytest.mark.parametrize("where", ["nowhere/batsignal.db", "folder"])
