@@ -105,7 +105,8 @@ def causes_first(found: Sequence[Finding], lasting: Collection[Key] = ()) -> tup
 
 def _may_outlive(finding: Finding) -> bool:
     """Whether it is there for some moments after the end of what silenced it: of a leak, what its pool had lost."""
-    return finding.kind in OUTLIVING or (finding.kind == "leak" and finding.severity == "warning")
+    lost = finding.kind == "leak" and (finding.severity == "warning" or finding.exhaustion_seconds == math.inf)
+    return finding.kind in OUTLIVING or lost
 
 
 def _said_for(symptom: Key, superseded: Mapping[Key, Key]) -> Key:

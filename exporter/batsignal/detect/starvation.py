@@ -78,13 +78,17 @@ class _Endpoint:
     looks_silent: int = 0
     looks_between: int = 0
 
-    def add(self, probe: ProbeResult, t: float) -> None:
+    def add(self, probe: ProbeResult, t: float, *, counts: bool = True) -> None:
+        """Take in a probe. One asked while the server was full does not count: that is no pool's doing."""
         usual = median(self.usual) if self.usual else 0.0
         is_long = probe.seconds >= max(SLOW_SECONDS, SLOW_FACTOR * usual)
         is_bad = not probe.up or is_long
         self.last, self.service = probe, probe.service
         self.looks_between = max(self.looks_between, self.looks_silent)
         self.looks_silent = 0
+        if is_bad and not counts:
+            self.good_in_a_row = 0
+            return
         self.bad.append(is_bad)
         if not is_bad:
             self.usual.append(probe.seconds)
@@ -133,12 +137,15 @@ class StarvationDetector:
         self._services: dict[str, _Service] = {}
         # What PgBouncer lends is told by its own queue.
         self._pooled: Collection[tuple[str | None, str | None]] = ()
+        self._full_at = -math.inf
         self._last: tuple[Finding, ...] = ()
 
     def look(self, window: Window, probes: Iterable[ProbeResult]) -> Iterable[Finding]:
         """Return the services whose own pool is empty. A look that failed changes nothing but takes the probes in."""
         if window.snapshot is not None and window.began == window.t:
             self._start_anew()
+        if window.snapshot is not None and not _has_room(window.snapshot, window.used):
+            self._full_at = window.t
         self._take_in(probes, window.t)
         if window.snapshot is None or window.t != window.snapshot.t:
             return self._last
@@ -157,6 +164,7 @@ class StarvationDetector:
         """Forget instants: this is the first look, or the clock stepped back."""
         self._lendings.clear()
         self._services.clear()
+        self._full_at = -math.inf
         for endpoint in self._endpoints.values():
             endpoint.good_at = endpoint.bad_since = None
 
@@ -169,7 +177,7 @@ class StarvationDetector:
                 if len(self._endpoints) >= ENDPOINTS_MOST:
                     continue
                 known = self._endpoints[probe.endpoint] = _Endpoint(probe.service)
-            known.add(probe, t)
+            known.add(probe, t, counts=t - probe.seconds > self._full_at)
         for name in [name for name, endpoint in self._endpoints.items() if endpoint.is_forgotten]:
             del self._endpoints[name]
 

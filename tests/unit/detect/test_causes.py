@@ -200,10 +200,11 @@ def test_leak_that_its_pools_bound_is_told_as_the_empty_pool(leak: Finding) -> N
     assert superseded == {("leak", ("leak",)): ("pool_starvation", ("pool_starvation",))}
 
 
-def test_what_a_pool_had_lost_is_no_leak_of_its_own_when_it_is_well_again() -> None:
+@pytest.mark.parametrize("severity", ["warning", "critical"])
+def test_what_a_pool_had_lost_is_no_leak_of_its_own_when_it_is_well_again(severity: Severity) -> None:
     causes = Causes()
     causes.first([lost(20, left=float("inf")), empty(20)], T)
-    gone = lost(18, left=float("inf"), severity="warning")
+    gone = lost(18, left=float("inf"), severity=severity)
     assert causes.first([gone], T + 1)[0] == []
     assert causes.first([gone], T + 1 + AFTERMATH_SECONDS)[0] == [gone]
     causes.first([lost(20, left=float("inf")), empty(20)], T + 100)

@@ -181,6 +181,16 @@ def test_server_without_a_slot_left_is_another_incident(starving: Callable[..., 
     assert not said(watcher)
 
 
+@pytest.mark.parametrize(("room_seconds", "is_named"), [(4, False), (40, True)], ids=["just now", "for long"])
+def test_probe_that_failed_while_no_slot_was_left_says_nothing_of_a_pool_once_some_are(
+    starving: Callable[..., Looks], watcher: Any, room_seconds: int, *, is_named: bool
+) -> None:
+    looks = starving(POOLS["fifo, filled"])
+    full = [replace(look, slots=Slots(max=look.used + 3, superuser_reserved=3)) for look in looks[:-room_seconds]]
+    watcher.follow([*full, *looks[-room_seconds:]])
+    assert bool(said(watcher)) == is_named
+
+
 def test_role_at_its_own_limit_is_another_incident(starving: Callable[..., Looks], watcher: Any) -> None:
     watcher.follow(replace(look, role_limits={"app": SIZE}) for look in starving(POOLS["fifo, filled"]))
     assert not said(watcher)
