@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from batsignal.detect import wording
 from batsignal.detect.blame import versions_of
 from batsignal.detect.churn import SPAN_SECONDS, Group
+from batsignal.detect.glimpses import Glimpses
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.streams import Stream
 from batsignal.detect.tracks import OriginKey
@@ -33,8 +34,11 @@ GROWN_CHANCES = 3.0
 # Full, though a slot is free at some looks.
 FULL_SECONDS = 15.0
 HELD_LOOKS = 60
-# Of a storm that is only counted, what so many glimpses have in common is taken to be true of it.
-GLIMPSES_LEAST = 4
+# Of a storm that is only counted, what so many glimpses have in common is taken to be true of it: of two services that
+# storm alike, one in thirty times all are of the same.
+GLIMPSES_LEAST = 6
+# Of who let go of its pool just then, fewer will do.
+GLIMPSES_OF_LOST_POOL_LEAST = 2
 # Below it, a rate says nothing.
 RATE_TOLD_LEAST = 0.01
 # Below such a share of its most it is told in the past.
@@ -73,6 +77,11 @@ class Storm:
     origins: Counter[OriginKey] = field(default_factory=Counter)
     fresh: Counter[OriginKey] = field(default_factory=Counter)
     """Of these, where the sessions of the last moments came from."""
+    caught: Glimpses | None = None
+    glimpses: Counter[OriginKey] = field(default_factory=Counter)
+    """Of one that is only counted: where those came from that looks caught in all its time, more than are usual."""
+    gave_up_pool: bool = False
+    """Whether whom they were caught of let go of the sessions it had kept, just as it began."""
     hosts: set[str] = field(default_factory=set)
     held: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=HELD_LOOKS))
 
@@ -94,6 +103,8 @@ class Storm:
                 self.origins[origin] = max(self.origins[origin], count)
             if origin.client is not None and len(self.hosts) < HOSTS_MOST:
                 self.hosts.add(origin.client)
+        if self.counted_per_second is not None and self.is_many:
+            fresh = self.glimpses
         if fresh:
             self.fresh = fresh
             self.subject = self._subject(fresh)
@@ -104,7 +115,8 @@ class Storm:
         before = self.subject
         ours = origins if self.is_many else Counter({key: n for key, n in origins.items() if key.group == self.key})
         ours = ours or origins
-        if self.counted_per_second is not None and self.is_many and ours.total() < GLIMPSES_LEAST:
+        least = GLIMPSES_OF_LOST_POOL_LEAST if self.gave_up_pool else GLIMPSES_LEAST
+        if self.counted_per_second is not None and self.is_many and ours.total() < least:
             return before
         user = before.user or _nearly_all(ours, "user")
         database = before.database or _nearly_all(ours, "database")
@@ -186,7 +198,8 @@ def finding(storm: Storm, window: Window, usual: Usual) -> Finding:
 def _who(storm: Storm) -> str:
     if not storm.is_many or storm.subject.application is not None:
         return wording.culprit(storm.subject)
-    if storm.counted_per_second is not None and len(storm.groups) <= 1:
+    services = {key.group for key in storm.glimpses}
+    if storm.counted_per_second is not None and (len(services) <= 1 or storm.glimpses.total() < GLIMPSES_LEAST):
         return "clients whose sessions are too short to be seen"
     return "many applications at once"
 
@@ -279,7 +292,7 @@ def _undo(storm: Storm) -> str:
 def _action(storm: Storm, usual: Usual) -> str:
     if _is_foreign(storm, usual):
         return SHUT_OUT
-    if storm.is_many:
+    if storm.is_many and not storm.gave_up_pool:
         return "Make the clients wait between two attempts, or stop some of them until the others are in."
     return ""
 

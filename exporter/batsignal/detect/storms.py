@@ -9,11 +9,12 @@ Owns who storms, since when and how bad it is; the words are `storm_words`'. No 
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from batsignal.detect import storm_words as words
 from batsignal.detect.churn import GAP_SECONDS, SPAN_SECONDS, Churn, Group
+from batsignal.detect.glimpses import Glimpses
 from batsignal.detect.memory import Memory
 from batsignal.detect.signal import Finding
 from batsignal.detect.streams import COUNTED_LEAST, Stream, folded, merged, streams_of
@@ -71,6 +72,9 @@ RESTART_FULL_LOOKS_LEAST = 5
 RESTART_REFUSED_SECONDS = 30.0
 RESTARTED_RATIO = 0.8
 RESTARTED_LEAST = 3
+# A session that was kept so long was a pool's; it is remembered for so long that it was closed.
+KEPT_SECONDS = 60.0
+LET_GO_KEPT_SECONDS = 120.0
 # Over when it has been below half of what called it for so long.
 OVER_FACTOR = 0.5
 OVER_SECONDS = 20.0
@@ -88,6 +92,8 @@ class StormDetector:
         self._restarted_at = -math.inf
         self._has_failed = False
         self._sessions = 0
+        self._let_go: dict[Group, float] = {}
+        """Whose sessions that were kept for long were closed of late, and when at last."""
         self._last: tuple[Finding, ...] = ()
 
     def remembered(self) -> Memory:
@@ -133,6 +139,7 @@ class StormDetector:
             self._restarted_at = -math.inf
             for storm in self._storms:
                 storm.since = min(storm.since, t)
+            self._let_go.clear()
         elif self._has_failed and len(window.left) >= max(RESTARTED_RATIO * self._sessions, RESTARTED_LEAST):
             self._restarted_at = t
         self._has_failed = False
@@ -141,6 +148,7 @@ class StormDetector:
                 storm.quiet_since = None
         self._sessions = window.sessions
         self._churn.add(window)
+        self._note_let_go(window)
         if snapshot.slots is not None and window.used >= FULL_RATIO * snapshot.slots.usable > 0:
             self._full_looks.append(t)
         self._refused.append((t, snapshot.refused or 0))
@@ -148,6 +156,13 @@ class StormDetector:
             self._full_looks.popleft()
         while self._refused[0][0] <= t - SPAN_SECONDS:
             self._refused.popleft()
+
+    def _note_let_go(self, window: Window) -> None:
+        t = window.t
+        self._let_go = {group: at for group, at in self._let_go.items() if t - at <= LET_GO_KEPT_SECONDS}
+        for track in window.left:
+            if t - track.opened_at >= KEPT_SECONDS:
+                self._let_go[track.origin.key.group] = t
 
     @property
     def _is_full(self) -> bool:
@@ -316,10 +331,25 @@ class StormDetector:
             return False
         return window.t - storm.quiet_since >= OVER_SECONDS
 
+    def _glimpse(self, storm: words.Storm, streams: Iterable[Stream], t: float) -> None:
+        """Note of whom sessions were caught since it began: of one alone, if only that gave up its pool just then."""
+        storm.caught = storm.caught or Glimpses(storm.since)
+        storm.caught.add(streams, t)
+        storm.glimpses = storm.caught.unusual(self._usual, t)
+        if self._is_after_restart(storm.since):
+            return
+        poolless = [group for group, at in self._let_go.items() if abs(at - storm.since) <= TOGETHER_SECONDS]
+        if len(poolless) == 1:
+            own = Counter({key: count for key, count in storm.glimpses.items() if key.group == poolless[0]})
+            if own and own.total() >= CULPRIT_RATIO * storm.glimpses.total():
+                storm.glimpses, storm.gave_up_pool = own, True
+
     def _rate(self, storm: words.Storm, streams: Iterable[Stream], window: Window) -> None:
         """Note its numbers as of now. Once it has woken somebody it stays critical until it is over."""
         t = window.t
         now = [one for one in streams if one.group in storm.groups]
+        if storm.counted_per_second is not None:
+            self._glimpse(storm, streams, t)
         storm.take(now, window, refused=self._refusals, per_second=self._counted(storm, t))
         storm.after_restart = self._is_after_restart(storm.since)
         storm.takes_slots = self._is_full
@@ -345,7 +375,7 @@ class StormDetector:
 
     def _may_be_one(self, storm: words.Storm) -> bool:
         """Whether what was counted may be the work of one script that opens one session after the other."""
-        if storm.counted_per_second is None or storm.after_restart:
+        if storm.counted_per_second is None or storm.after_restart or storm.gave_up_pool:
             return False
         return len(storm.origins) <= 1 and storm.most_per_second < SCRIPT_PER_SECOND
 

@@ -132,6 +132,42 @@ def test_one_service_that_is_glimpsed_now_and_then_is_what_is_named_in_the_end(w
     assert (subject.application, subject.version) == ("web", "1")
 
 
+def gives_up_its_pool(world: Any, name: str, *, rate: float, hold: float = 0.01) -> None:
+    """A deploy that opens a session for each request instead of keeping some."""
+    pool = world.pool(f"{name}@1", least=4, most=6, work=2)
+    world.call(ONSET, pool.close)
+    visits(world, f"{name}@2", rate=rate, at=ONSET, hold=hold)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_deploy_without_the_pool_it_had_is_named_from_two_glimpses_and_wakes_somebody_once_it_lasts(
+    make_world: Any, make_watcher: Any, seed: int
+) -> None:
+    world = make_world(seed=seed, slots=Slots(max=100, superuser_reserved=3))
+    visits(world, "reports@3", rate=1.0, hold=0.01)
+    world.pool("billing@1", least=4, most=6, work=2)
+    gives_up_its_pool(world, "shop", rate=16.0)
+    watcher = make_watcher().follow(counted_every(world.looks(ONSET + 90), 1.0))
+    (event,) = storms(watcher)
+    assert event.t - T - ONSET <= BOUND + 2
+    found = watcher.at(ONSET + 60, "storm")
+    assert (found.subject.application, found.subject.version) == ("shop", "2")
+    assert watcher.at(ONSET + 80, "storm").severity == "critical"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_that_gave_up_their_pools_at_once_are_not_told_as_one(
+    make_world: Any, make_watcher: Any, seed: int
+) -> None:
+    world = make_world(seed=seed, slots=Slots(max=100, superuser_reserved=3))
+    for name in ("shop", "web"):
+        gives_up_its_pool(world, name, rate=12.0)
+    watcher = make_watcher().follow(counted_every(world.looks(ONSET + 90), 1.0))
+    (event,) = storms(watcher)
+    assert event.signal.finding.subject.application is None
+    assert watcher.at(ONSET + 80, "storm").subject.application is None
+
+
 def test_applications_that_never_pool_are_dark_whatever_restarts(world: Any, make_watcher: Any) -> None:
     for name in SERVICES:
         visits(world, f"{name}@1", rate=10.0)
