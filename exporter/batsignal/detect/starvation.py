@@ -18,7 +18,7 @@ from batsignal.detect.blame import versions_of
 from batsignal.detect.lending import Lending, Lendings, together
 from batsignal.detect.signal import Finding, Severity, Subject
 from batsignal.detect.window import Window
-from batsignal.snapshot import ProbeResult, Snapshot
+from batsignal.snapshot import PoolerPool, ProbeResult, Snapshot
 
 # Fewer sessions make no pattern.
 SESSIONS_LEAST = 3
@@ -137,6 +137,8 @@ class StarvationDetector:
         self._services: dict[str, _Service] = {}
         # What PgBouncer lends is told by its own queue.
         self._pooled: Collection[tuple[str | None, str | None]] = ()
+        # Of a pool that lends whole sessions that is so only while it has some to spare, or clients wait.
+        self._spare: Collection[tuple[str | None, str | None]] = ()
         self._full_at = -math.inf
         self._last: tuple[Finding, ...] = ()
 
@@ -151,7 +153,9 @@ class StarvationDetector:
             return self._last
         services = {endpoint.service for endpoint in self._endpoints.values()}
         if window.snapshot.pools is not None:
-            self._pooled = {(row.database, row.user) for row in window.snapshot.pools}
+            rows = window.snapshot.pools
+            self._pooled = {(row.database, row.user) for row in rows if row.pool_mode != "session"}
+            self._spare = {(row.database, row.user) for row in rows if _lends(row)}
         self._lendings.look(window, services, self._pooled)
         for service in [service for service in self._services if service not in services]:
             del self._services[service]
@@ -229,6 +233,7 @@ class StarvationDetector:
         good_at = max((endpoint.good_at for endpoint in endpoints if endpoint.good_at is not None), default=None)
         if good_at is not None:
             pools = [pool for pool in pools if pool.worked_until >= good_at - STILL_BEFORE_GOOD_SECONDS]
+        pools = [pool for pool in pools if not self._spare or _place(pool) not in self._spare]
         pools = [pool for pool in pools if not bad_since <= pool.grew_at > window.t - GREW_SECONDS]
         if not pools:
             return None
@@ -250,6 +255,17 @@ def _is_empty(pool: Lending, least: int, *, waited: bool) -> bool:
     if waited:
         return pool.to_be_had <= FREE_MOST_RATIO * pool.sessions
     return pool.share_working() <= WORKING_MOST_RATIO
+
+
+def _lends(row: PoolerPool) -> bool:
+    """Whether sessions of PgBouncer's pool may be nobody's now, or somebody waits for one."""
+    return bool(row.cl_waiting or row.sv_idle or row.sv_used or row.sv_tested or row.sv_login)
+
+
+def _place(pool: Lending) -> tuple[str | None, str | None]:
+    """Return the database and the user of one pool."""
+    key = pool.origins[0].key
+    return key.database, key.user
 
 
 def _has_room(snapshot: Snapshot, used: int) -> bool:

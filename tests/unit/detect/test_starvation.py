@@ -202,6 +202,20 @@ def test_sessions_that_a_pooler_lends_are_told_by_its_queue(starving: Callable[.
     assert not said(watcher)
 
 
+@pytest.mark.parametrize(
+    ("facts", "is_named"),
+    [({}, True), ({"sv_idle": 2}, False), ({"cl_waiting": 3}, False), ({"pool_mode": "transaction"}, False)],
+    ids=["all are lent", "some to spare", "clients wait", "by transaction"],
+)
+def test_pool_of_an_application_behind_a_pooler_that_lends_it_whole_sessions_is_its_own(
+    starving: Callable[..., Looks], watcher: Any, facts: dict[str, Any], *, is_named: bool
+) -> None:
+    row = PoolerPool(database="shop", user="app", cl_waiting=0, sv_active=SIZE, sv_idle=0, pool_mode="session")
+    row = replace(row, **facts)
+    watcher.follow(replace(look, pools=(row,)) for look in starving(POOLS["fifo, filled"], rest="idle in transaction"))
+    assert (KIND in [finding.kind for finding in watcher.now if finding.subject.pool is None]) == is_named
+
+
 def test_it_ends_when_the_service_is_restarted_and_answers(world: Any, watcher: Any) -> None:
     pools = [world.pool("web@2.4.0", work=5.0, **POOLS["fifo, filled"])]
     world.endpoint("web", "web", lambda: ask_pool(world, pools[-1]), at=2.0)
