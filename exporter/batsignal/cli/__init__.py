@@ -265,6 +265,7 @@ def main() -> None:
     try:
         app()
     except BatSignalError as exc:
-        # A path or an argument may hold anything, and is told in one line.
-        print(f"batsignal: {legible(str(exc))}", file=sys.stderr)
+        # What is quoted of an argument may hold anything; an error that lists what there is has lines of its own.
+        said = "\n".join(legible(line) for line in str(exc).split("\n"))
+        print(f"batsignal: {said}", file=sys.stderr)
         sys.exit(exc.exit_code)

@@ -4,6 +4,7 @@ Owns which incident is meant, where the draft goes, and that no file is lost to 
 """
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from batsignal.drills.daemon_api import api_at
 from batsignal.errors import ConfigError, UnreachableError
 from batsignal.expose.page.wording import utc
 from batsignal.names import printable
+from batsignal.record.recording import RecordingError
 
 _INCIDENTS = "/api/v1/incidents"
 LAST = "last"
@@ -35,7 +37,12 @@ def report(wanted: str, *, output: str | None, force: bool, url: str) -> int:
         raise ConfigError(f"{target}: expected no such file yet; --force overwrites it")
     incident = _incident(wanted, url)
     known = asked(url, "GET", "/api/v1/deploys", keys=("deploys",))
-    text = write(incident, deploys=known["deploys"], course=_course(incident, url), now=time.time(), url=url)
+    try:
+        course, unread = _course(incident, url), None
+    except RecordingError as exc:
+        course, unread = None, str(exc)
+        print(f"batsignal: {unread}; the draft is without it", file=sys.stderr)
+    text = write(incident, deploys=known["deploys"], course=course, unread=unread, now=time.time(), url=url)
     if target is None:
         print(text, end="")
         return 0
@@ -79,11 +86,13 @@ def _listed(recent: list[Mapping[str, Any]]) -> str:
 
 
 def _course(incident: Mapping[str, Any], url: str) -> Course | None:
-    """Return how it went by its recording; None where there is none."""
+    """Return how it went by its recording, None where there is none; raises RecordingError for one that is damaged."""
     path = incident.get("recording")
-    body = api_at(url).get(path) if isinstance(path, str) else None
-    if body is None:
+    if not isinstance(path, str):
         return None
+    body = api_at(url).get(path)
+    if body is None:
+        raise RecordingError("the incident's recording cannot be read: the daemon did not hand it out")
     signal = incident["signal"]
     descriptor, name = tempfile.mkstemp(suffix=".jsonl.gz")
     try:
@@ -91,6 +100,8 @@ def _course(incident: Mapping[str, Any], url: str) -> Course | None:
             file.write(body)
         ends = incident["ended"] if incident["ended"] is not None else float("inf")
         return course(Path(name), subject=signal["subject"], begins=signal["since"], ends=ends)
+    except RecordingError as exc:
+        raise RecordingError(f"the incident's recording cannot be read: {str(exc).replace(name, path, 1)}") from exc
     except OSError as exc:
         raise UnreachableError(
             f"no room for the incident's recording in a temporary file: {exc.strerror or exc}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batsignal.config import APPLICATION_PATTERN
 from batsignal.names import ApplicationPattern
-from batsignal.record.recording import RecordingError, read
+from batsignal.record.recording import read
 from batsignal.snapshot import Snapshot
 
 
@@ -54,13 +54,13 @@ OTHERS_MOST = 5
 
 
 def course(path: Path, *, subject: Mapping[str, object], begins: float, ends: float) -> Course | None:
-    """Return how an incident went between two instants; None for a recording that cannot be read or holds nothing."""
-    try:
-        header, ticks = read(path)
-        pattern = ApplicationPattern(re.compile(header.application_pattern or APPLICATION_PATTERN))
-        return _summed(ticks, pattern, subject, Course(begins=begins, ends=ends))
-    except (RecordingError, OSError, re.error):
-        return None
+    """Return how an incident went between two instants; None for a recording that holds nothing.
+
+    Raises RecordingError for one that cannot be read to its end: half of it would be told as the whole.
+    """
+    header, ticks = read(path)
+    pattern = ApplicationPattern(re.compile(header.application_pattern or APPLICATION_PATTERN))
+    return _summed(ticks, pattern, subject, Course(begins=begins, ends=ends))
 
 
 def _summed(

@@ -42,10 +42,11 @@ def write(
     course: Course | None,
     now: float,
     url: str,
+    unread: str | None = None,
 ) -> str:
     """Return the draft in Markdown; `incident` and `deploys` are as the API tells them.
 
-    `course` is None where there is no recording.
+    `course` is None where there is no recording, or one that could not be read: then `unread` says why.
     """
     signal, timeline = incident["signal"], incident["timeline"]
     ended = incident["ended"]
@@ -69,6 +70,7 @@ def write(
         moments=list(_moments(incident, deploys, until)),
         releases=[event for event in timeline if event["event"] == "released"],
         course=course,
+        unread=unread,
         questions=tuple(Ours(question) for question in questions.for_kind(signal["kind"])),
     )
 

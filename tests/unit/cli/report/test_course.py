@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batsignal.cli.report.course import course
-from batsignal.record.recording import RecordingWriter
+from batsignal.record.recording import RecordingError, RecordingWriter
 from batsignal.snapshot import PollFailure, ProbeResult, Session, Slots, Snapshot
 
 T = 1_760_000_000.0
@@ -87,8 +87,13 @@ def test_a_culprit_without_a_name_is_everybody(recording: Path) -> None:
     assert found.held_peak == 8
 
 
-def test_what_cannot_be_read_is_no_course(tmp_path: Path) -> None:
+def test_recording_that_cannot_be_read_to_its_end_is_no_course_and_not_a_part_of_one(
+    recording: Path, tmp_path: Path
+) -> None:
     (tmp_path / "torn").write_bytes(b"\x1f\x8b\x08")
     (tmp_path / "foreign").write_text('{"format": "other"}\n')
-    for name in ("torn", "foreign", "none"):
-        assert course(tmp_path / name, subject=SUBJECT, begins=T, ends=T) is None
+    content = recording.read_bytes()
+    (tmp_path / "half").write_bytes(content[: len(content) - 30])
+    for name in ("torn", "foreign", "none", "half"):
+        with pytest.raises(RecordingError, match=name):
+            course(tmp_path / name, subject=SUBJECT, begins=T, ends=T + 5)

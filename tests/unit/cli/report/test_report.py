@@ -117,6 +117,14 @@ def test_what_the_recording_tells_stands_under_impact() -> None:
     assert "- Who held sessions at the peak: web@2.4.0 80, billing 10." in text
 
 
+def test_recording_that_cannot_be_read_is_said_to_be_so_and_not_to_be_missing() -> None:
+    why = "the incident's recording cannot be read: /api/v1/incidents/a/recording:7: t: missing; expected Unix seconds"
+    text = write(INCIDENT, deploys=DEPLOYS, course=None, unread=why, now=ONSET + 900, url="http://db1:9988")
+    assert "What a recording would tell of slots, sessions and probes is not known: the incident's recording" in text
+    assert "recording:7: t: missing; expected Unix seconds." in text
+    assert "There is no recording" not in text
+
+
 def test_where_nobody_stands_out_that_is_said_in_so_many_words() -> None:
     subject = dict.fromkeys(SIGNAL["subject"]) | {"limit": "server"}
     signal = SIGNAL | {"kind": "saturation", "subject": subject}
@@ -190,6 +198,17 @@ def daemon() -> Iterator[tuple[str, dict[str, Any]]]:
 def test_an_incident_is_found_by_its_id_or_how_it_begins(daemon: Any, capsys: Any, wanted: str, found: str) -> None:
     assert report(wanted, output=None, force=False, url=daemon[0]) == 0
     assert f"from incident `{found}` of {daemon[0]}" in capsys.readouterr().out
+
+
+def test_damaged_recording_is_told_with_its_line_and_leaves_a_draft(daemon: Any, capsys: Any) -> None:
+    url, answers = daemon
+    answers["/api/v1/incidents/abc1/recording"] = {"format": "other"}
+    assert report("abc1", output=None, force=False, url=url) == 0
+    said = "the incident's recording cannot be read: /api/v1/incidents/abc1/recording:1: expected"
+    told = capsys.readouterr()
+    assert told.err.startswith(f"batsignal: {said}")
+    assert f"of slots, sessions and probes is not known: {said}" in told.out
+    assert "tmp" not in told.out + told.err
 
 
 @pytest.mark.parametrize("wanted", ["xyz", "", "../status", "a b\n"])
