@@ -52,13 +52,6 @@ ADDED_BY_POOLER = re.compile(
     r" - (?:unix(?:\([^()]*\))?|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\]|[0-9a-f]*(?::[0-9a-f.]*){2,}):\d{1,5}$"
 )
 
-# What Kubernetes appends to the name of a Deployment (the hash of its template) or of a CronJob (the minute when it was
-# due), and then to each pod. Both are written without vowels and without 0, 1 and 3, so hardly any word looks like it.
-# Where the name of the pod is the name of the session, each pod would else be a service.
-ADDED_BY_KUBERNETES = re.compile(
-    r"-(?:[bcdfghjklmnpqrstvwxz2456789]{8,10}|[23]\d{7})-[bcdfghjklmnpqrstvwxz2456789]{5}$"
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
@@ -79,8 +72,6 @@ class ApplicationPattern:
     Application(service='billing', version=None)
     >>> pattern.split("web@2.4.0 - 10.0.0.3:4711")
     Application(service='web', version='2.4.0')
-    >>> pattern.split("billing-7d9f8b6c5-x2x4q")
-    Application(service='billing', version=None)
     >>> pattern.split("psql")
     Application(service=None, version=None)
     """
@@ -90,7 +81,7 @@ class ApplicationPattern:
     def split(self, application_name: str | None) -> Application:
         """Return the service and the version in a name; a name without a match is the service as a whole.
 
-        The address that PgBouncer may append is no part of the name, nor is, without a match, which pod it is.
+        The address that PgBouncer may append is no part of the name.
         """
         return _split(self.regex, application_name)
 
@@ -121,7 +112,7 @@ def _split(regex: re.Pattern[str], application_name: str | None) -> Application:
         return Application(service=None, version=None)
     match = regex.search(name)
     if match is None:
-        return Application(service=ADDED_BY_KUBERNETES.sub("", name) or name, version=None)
+        return Application(service=name, version=None)
     groups = match.groupdict()
     # A pattern may match nothing at all of a name, or only blanks.
     service, version = ((groups.get(group) or "").strip() for group in ("service", "version"))

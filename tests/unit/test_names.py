@@ -47,31 +47,6 @@ def test_other_dashes_and_colons_stay_in_the_name(name: str) -> None:
     assert PATTERN.split(name) == Application(service=name, version=None)
 
 
-@pytest.mark.parametrize(
-    ("name", "service"),
-    [
-        ("orders-7d9f8b6c5-x2x4q", "orders"),
-        ("order-events-5d4f8c7b9d-zz2qk", "order-events"),
-        ("nightly-report-29384756-kq9xw", "nightly-report"),
-        ("orders-7d9f8b6c5-x2x4q - 10.0.0.3:4711", "orders"),
-    ],
-)
-def test_pod_is_no_part_of_the_name_of_its_service(name: str, service: str) -> None:
-    assert PATTERN.split(name) == Application(service=service, version=None)
-
-
-@pytest.mark.parametrize(
-    "name", ["orders-0", "orders-eu-west", "orders-20260101-batch", "orders-7d9f8b6c5", "-7d9f8b6c5-x2x4q", "a-b-c"]
-)
-def test_name_that_only_looks_like_a_pod_stays_whole(name: str) -> None:
-    assert PATTERN.split(name) == Application(service=name, version=None)
-
-
-def test_pattern_that_reads_the_name_of_a_pod_itself_is_obeyed() -> None:
-    pattern = ApplicationPattern(re.compile(r"^(?P<service>.+)-(?P<version>[^-]+)-[^-]+$"))
-    assert pattern.split("orders-7d9f8b6c5-x2x4q") == Application(service="orders", version="7d9f8b6c5")
-
-
 def test_pattern_without_a_version_group_gives_services_only() -> None:
     pattern = ApplicationPattern(re.compile(r"^svc-(?P<service>\w+)"))
     assert pattern.split("svc-web-17") == Application(service="web", version=None)
