@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,22 @@ def test_address_that_pgbouncer_appends_is_no_part_of_the_name(address: str) -> 
 )
 def test_other_dashes_and_colons_stay_in_the_name(name: str) -> None:
     assert PATTERN.split(name) == Application(service=name, version=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "version"),
+    [
+        ("orders-7d9f8b6c5-x2x4q", "orders", None),
+        ("order-events-5d4f8c7b9d-zz2qk", "order-events", None),
+        ("nightly-report-29384756-kq9xw@2.4.0", "nightly-report", "2.4.0"),
+        ("orders-eu-west", "orders-eu-west", None),
+        ("web@2.4.0", "web", "2.4.0"),
+    ],
+)
+def test_pattern_that_the_example_has_for_names_of_pods(name: str, service: str, version: str | None) -> None:
+    example = (Path(__file__).parents[2] / "exporter" / "batsignal.example.yml").read_text()
+    (text,) = re.findall(r"^# application_pattern: '(.+)'$", example, re.MULTILINE)
+    assert ApplicationPattern(re.compile(text)).split(name) == Application(service=service, version=version)
 
 
 def test_pattern_without_a_version_group_gives_services_only() -> None:
