@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from batsignal.detect.signal import SEVERITIES
 from batsignal.record.archive import recording_path, recordings_folder, ring_folder
 from batsignal.record.database import StoreError, explained, reading
 from batsignal.record.flight import AFTER_END_SECONDS, BEFORE_ONSET_SECONDS
-from batsignal.record.kept import RELEASED
+from batsignal.record.kept import RELEASED, is_instant, read_view
 from batsignal.record.past_slots import PastSlots, read_slots
 from batsignal.record.segments import PIECE_BYTES, joined, segments_in, within
 
@@ -40,25 +41,26 @@ class History:
     def incidents(self, *, limit: int = LIMIT_DEFAULT, before: float | None = None) -> list[View]:
         """Return at most `limit` incidents, the one detected last first; only those detected before `before`.
 
-        Raises StoreError.
+        What a damaged file holds in their place is left out. Raises StoreError.
         """
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM incident WHERE detected < coalesce(?, 9e99) ORDER BY detected DESC, id LIMIT ?",
             (before, min(limit, LIMIT_MOST)),
         )
-        return [_incident(row) for row in rows]
+        return [view for row in rows if (view := _incident(row)) is not None]
 
     def incident(self, incident: str) -> View | None:
         """Return one incident with its `timeline`, None when it is not kept; raises StoreError."""
         if not _ID.fullmatch(incident):
             return None
         rows = self._rows(f"SELECT {_COLUMNS} FROM incident WHERE id = ?", (incident,))
-        if not rows:
+        view = _incident(rows[0]) if rows else None
+        if view is None:
             return None
         events = self._rows(
             "SELECT t, event, reason, by, signal FROM event WHERE incident = ? ORDER BY number", (incident,)
         )
-        return _incident(rows[0]) | {"timeline": [_event(row) for row in events]}
+        return view | {"timeline": [event for row in events if (event := _event(row)) is not None]}
 
     def recording(self, incident: str) -> Iterator[bytes] | None:
         """Return an incident's recording piece by piece, of one that goes on as far as it has come; None without any.
@@ -108,23 +110,41 @@ class History:
             raise StoreError(explained(exc)) from exc
 
 
-def _incident(row: tuple[Any, ...]) -> View:
+def _incident(row: tuple[Any, ...]) -> View | None:
+    """Return an incident; None for what is none."""
     incident, ended, reason, by, worst, signal = row
+    if worst not in SEVERITIES or not (ended is None or is_instant(ended)):
+        return None
+    try:
+        told = read_view(signal)
+    except ValueError:
+        return None
     return {
         "id": incident,
         "open": ended is None,
         "ended": ended,
-        "reason": reason,
-        "by": by,
+        "reason": _text(reason),
+        "by": _text(by),
         "worst": worst,
-        "signal": json.loads(signal),
+        "signal": told,
     }
 
 
-def _event(row: tuple[Any, ...]) -> View:
+def _event(row: tuple[Any, ...]) -> View | None:
+    """Return a line of a timeline; None for what is none."""
     t, event, reason, by, signal = row
     line: View = {"t": t, "event": event}
-    if event == RELEASED:
-        line["release"], reason = json.loads(reason), None
-    line |= {name: value for name, value in (("reason", reason), ("by", by)) if value is not None}
-    return line | {"signal": json.loads(signal)}
+    try:
+        told = read_view(signal)
+        if event == RELEASED:
+            line["release"], reason = json.loads(reason), None
+    except (ValueError, TypeError):
+        return None
+    if not is_instant(t):
+        return None
+    line |= {name: value for name, value in (("reason", _text(reason)), ("by", _text(by))) if value is not None}
+    return line | {"signal": told}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 from batsignal.detect.signal import KINDS, SEVERITIES, DeployRef, Finding, Signal, Subject
 from batsignal.record.board import PastIncident
@@ -18,6 +18,17 @@ from batsignal.snapshot import Deploy
 RELEASED = "released"
 
 _SUBJECT = frozenset(one.name for one in fields(Subject))
+
+
+# What a SIGNAL object of the contract is made of, beside what may be null and its numbers.
+_TYPES = {
+    **dict.fromkeys(("id", "kind", "severity", "server", "summary", "action"), str),
+    "subject": dict,
+    "sessions": int,
+    "evidence": list,
+}
+# Some years are left to reckon with on either side of what calendars know.
+INSTANT_MOST = 6e10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +81,51 @@ def raised_as_text(signal: Signal) -> str:
     return text(asdict(signal.raised_as))
 
 
+def read_view(signal: str) -> dict[str, Any]:
+    """Return a kept SIGNAL object as it was told; raises ValueError for what is none: a damaged file holds anything."""
+    try:
+        line = json.loads(signal)
+    except (TypeError, RecursionError) as exc:
+        raise ValueError(f"not a signal: {exc}") from exc
+    if not isinstance(line, dict):
+        raise ValueError("not a signal: no object")  # noqa: TRY004 - one error for whatever is wrong with it
+    deploy, exhaustion = line.get("deploy"), line.get("exhaustion_seconds")
+    wrong = [name for name, kind in _TYPES.items() if type(line.get(name)) is not kind]
+    wrong += [name for name in ("since", "detected") if not is_instant(line.get(name))]
+    wrong += (
+        ["evidence"] if "evidence" not in wrong and not all(isinstance(one, str) for one in line["evidence"]) else []
+    )
+    if "subject" not in wrong and not all(one is None or type(one) in {str, int} for one in line["subject"].values()):
+        wrong += ["subject"]
+    wrong += ["exhaustion_seconds"] if exhaustion is not None and not _is_number(exhaustion) else []
+    wrong += ["deploy"] if deploy is not None and not _is_deploy(deploy) else []
+    if wrong:
+        raise ValueError(f"not a signal: {', '.join(wrong)}")
+    return line
+
+
+def is_instant(value: object) -> bool:
+    """Whether a kept value is an instant in Unix seconds that a calendar has."""
+    return _is_number(value) and abs(value) < INSTANT_MOST
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_deploy(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("service"), str)
+        and isinstance(value.get("version"), str)
+        and is_instant(value.get("at"))
+    )
+
+
 def read_signal(signal: str, key: str, raised_as: str) -> Signal:
     """Return a kept signal; raises ValueError when it is not one that this version knows."""
     try:
-        line: dict[str, Any] = json.loads(signal)
+        line = read_view(signal)
         finding = _finding(line, tuple(json.loads(key)))
         return Signal(
             id=line["id"],
@@ -88,17 +140,16 @@ def read_signal(signal: str, key: str, raised_as: str) -> Signal:
 
 def read_line(signal: str, worst: str, ended: float | None) -> PastIncident:
     """Return a kept incident in one line; raises ValueError when it is not one that this version knows."""
-    try:
-        line: dict[str, Any] = json.loads(signal)
-        return PastIncident(
-            **{name: str(line[name]) for name in ("id", "server", "kind", "summary")},
-            severity=worst,
-            since=float(line["since"]),
-            detected=float(line["detected"]),
-            ended=ended,
-        )
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ValueError(f"not a signal of this version: {exc!r}") from exc
+    line = read_view(signal)
+    if worst not in SEVERITIES or not (ended is None or is_instant(ended)):
+        raise ValueError(f"not an incident of this version: {worst}, {ended}")
+    return PastIncident(
+        **{name: line[name] for name in ("id", "server", "kind", "summary")},
+        severity=worst,
+        since=float(line["since"]),
+        detected=float(line["detected"]),
+        ended=ended,
+    )
 
 
 def _finding(line: Mapping[str, Any], key: tuple[str, ...]) -> Finding:

@@ -12,7 +12,17 @@ from typing import Any
 from batsignal.detect.hindsight import told_over
 from batsignal.detect.signal import Event, Signal
 from batsignal.record.board import PastIncident
-from batsignal.record.kept import RELEASED, Left, Past, key_text, raised_as_text, read_line, read_signal, text
+from batsignal.record.kept import (
+    RELEASED,
+    Left,
+    Past,
+    is_instant,
+    key_text,
+    raised_as_text,
+    read_line,
+    read_signal,
+    text,
+)
 from batsignal.record.recent import RECENT_MOST
 from batsignal.snapshot import Deploy
 
@@ -129,7 +139,7 @@ class Store:
                 signal = read_signal(*words)
                 if end is None:
                     lit.setdefault(server, []).append(signal)
-                else:
+                elif is_instant(end):
                     ended.setdefault(server, []).append((signal, end))
         deploys = self._connection.execute(
             "SELECT service, version, at, previous FROM deploy ORDER BY at DESC LIMIT ?", (DEPLOYS_LOADED,)

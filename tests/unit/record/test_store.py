@@ -65,6 +65,62 @@ def test_a_signal_that_another_release_wrote_is_left_alone(kept: Kept, lives: An
     assert kept.history.incidents()[0]["signal"]["kind"] == "flood"
 
 
+DAMAGED_SIGNALS = (
+    "'garbage'",
+    "'{}'",
+    "'[1]'",
+    "'\"a\"'",
+    "x'ff00'",
+    "5",
+    f"'{'[' * 100_000}'",
+    'replace(signal, \'"since":\', \'"since":-1e300,"x":\')',
+    'replace(signal, \'"sessions":\', \'"sessions":"many","x":\')',
+    'replace(signal, \'"evidence":\', \'"evidence":[1],"x":\')',
+    'replace(signal, \'"subject":\', \'"subject":{"user":[]},"x":\')',
+    'replace(signal, \'"deploy":\', \'"deploy":{"service":"web"},"x":\')',
+    'replace(signal, \'"exhaustion_seconds":\', \'"exhaustion_seconds":"soon","x":\')',
+)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(f"signal = {value}" for value in DAMAGED_SIGNALS),
+        "ended = 'x'",
+        "ended = 9e99",
+        "worst = 'zzz'",
+        "worst = x'00'",
+    ],
+)
+def test_what_a_damaged_file_holds_in_an_incidents_place_is_no_incident_and_hides_no_other(
+    kept: Kept, lives: Any, damage: str
+) -> None:
+    for incident, t in (("a1", T), ("b2", T + 1)):
+        kept.store.tell(lives.event("raised", lives.signal(incident, detected=t), t), now=t)
+        kept.store.tell(lives.event("cleared", lives.signal(incident, detected=t), t + 60), now=t)
+    kept.store.looked("db1", T + 90, now=T)
+    kept.connection.execute(f"UPDATE incident SET {damage} WHERE id = 'a1'")
+    assert [one["id"] for one in kept.history.incidents()] == ["b2"]
+    assert kept.history.incident("a1") is kept.history.recording("a1") is None
+    past = kept.store.past()
+    assert [one.id for one in past.recent] == ["b2"]
+    assert "b2" in [signal.id for signal, _ in past.servers["db1"].ended]
+
+
+@pytest.mark.parametrize(
+    "damage", [*(f"signal = {value}" for value in DAMAGED_SIGNALS), "t = 'x'", "event = 'released'"]
+)
+def test_what_a_damaged_file_holds_in_an_events_place_is_left_out_of_the_timeline(
+    kept: Kept, lives: Any, damage: str
+) -> None:
+    kept.store.tell(lives.event("raised"), now=T)
+    kept.store.tell(lives.event("cleared", lives.signal(), T + 60), now=T)
+    kept.connection.execute(f"UPDATE event SET {damage} WHERE event = 'raised'")
+    view = kept.history.incident("a1")
+    assert view is not None
+    assert [event["event"] for event in view["timeline"]] == ["cleared"]
+
+
 def test_the_timeline_is_every_event_with_the_signal_as_it_was_said(kept: Kept, lives: Any) -> None:
     grown = lives.signal(severity="critical", sessions=20)
     kept.store.tell(lives.event("raised"), now=T)
