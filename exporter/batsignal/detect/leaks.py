@@ -277,10 +277,15 @@ class LeakDetector:
 
     def _is_steady(self, train: Train, t: float, least: int, *, full: bool) -> bool:
         """Whether it went on for a while, goes on, and few others are opened that are used again."""
-        return self._goes_on(train, t, full=full) and self._is_never_used_again(train, least)
+        if not self._goes_on(train, t, full=full) or not self._is_never_used_again(train, least):
+            return False
+        return train.grown_seconds >= self._span_seconds(full=full)
+
+    def _span_seconds(self, *, full: bool) -> float:
+        return self._limits.leak_span_seconds / 3 if full else self._limits.leak_span_seconds
 
     def _goes_on(self, train: Train, t: float, *, full: bool) -> bool:
-        span = self._limits.leak_span_seconds / 3 if full else self._limits.leak_span_seconds
+        span = self._span_seconds(full=full)
         # What came as steadily in the seconds of a pool's fill was none.
         if train.newest - train.onset < span:
             return False

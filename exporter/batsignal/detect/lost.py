@@ -301,6 +301,26 @@ def growth_since(since: float, tracks: Iterable[Track]) -> int:
     return opened - _closed_since(since, origins)
 
 
+def rises(since: float, tracks: Iterable[Track]) -> Sequence[float]:
+    """Return when the origins of these sessions became larger than ever since then, in order: an instant a session.
+
+    Of one that was opened in the place of another there is none. Empty where none was closed: nothing is to be told
+    apart then.
+    """
+    origins = _origins(tracks)
+    opened = (track.opened_at for origin in origins for track in origin.tracks.values() if track.opened_at >= since)
+    closed = [one.t for origin in origins for one in origin.closings if one.opened_at < since <= one.t]
+    if not closed:
+        return ()
+    found: list[float] = []
+    level = 0
+    for t, step in sorted([(t, 1) for t in opened] + [(t, -1) for t in closed]):
+        level += step
+        if level > len(found):
+            found.append(t)
+    return found or [since]
+
+
 def unreplaced_count(since: float, tracks: Sequence[Track]) -> int:
     """Return how many of these sessions, opened since then, did not take the place of one that their origins closed."""
     return max(len(tracks) - _closed_since(since, _origins(tracks)), 0)

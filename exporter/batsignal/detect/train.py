@@ -58,6 +58,8 @@ RUN_SECONDS_LEAST = 90.0
 RUN_JITTER_RATIO = 0.1
 BESIDE_IDLE_RATIO = 0.5
 BEFORE_SECONDS = 120.0
+# So much of its growth, at either end, does not tell how long it grew: some recycled ones come before others go.
+GROWTH_TAIL = 0.2
 # So much of what was opened before our first look and looks lost must have been opened in nobody's place.
 SEEN_GROWTH_RATIO = 0.75
 
@@ -131,6 +133,20 @@ class Train:
         """Return its newest sessions as steps: as many as there is room for, to look back as far as ahead."""
         times = sorted(track.lost_at for track in (*self.tracks, *self.firsts))[-max(room, PACE_SESSIONS) :]
         return Steps(times, (1,) * len(times))
+
+    @cached_property
+    def grown_seconds(self) -> float:
+        """How long its origins grew: what recycles before or after the fill of other pools lends that no time.
+
+        Read off the middle of the growth, and as long as all of it where that is even.
+        """
+        rises = losses.rises(self.since, self.tracks)
+        # A bounded pool that loses sessions in the middle of their work does not grow by them.
+        if not rises or 2 * self.stuck > len(self.tracks):
+            return self.newest - self.onset
+        most = len(rises) - 1
+        middle = rises[round((1 - GROWTH_TAIL) * most)] - rises[round(GROWTH_TAIL * most)]
+        return middle / (1 - 2 * GROWTH_TAIL)
 
     @cached_property
     def is_clumped(self) -> bool:

@@ -361,6 +361,19 @@ def test_leak_beside_a_pool_that_recycles_its_sessions_is_called_and_not_cleared
     assert watcher.now[0].sessions == pytest.approx(3540 / 45, abs=8)
 
 
+def test_rolling_deploy_behind_one_address_of_pools_that_recycle_is_no_leak(
+    make_world: Any, look_on: Callable[..., Any]
+) -> None:
+    """New pods fill within a dozen seconds. What the old ones recycle before does not make a long train of that."""
+    world = make_world(slots=small(500))
+    for n in range(8):
+        old = world.pool("web", work=0.3, least=10, most=10, lifetime_seconds=240)
+        world.pool("web", work=0.3, at=490 + 4 * (n // 2), least=10, most=10, lifetime_seconds=240)
+        world.call(560 + 4 * (n // 2), old.close)
+    (watcher,) = look_on(world, 640)
+    assert not watcher.raised("leak"), watcher.sentences()
+
+
 def test_leak_is_called_while_a_rolling_deploy_fills_new_pools(world: Any, watcher: Any, start: float) -> None:
     for n in range(8):
         old = world.pool("web@1", work=2, least=5, place={"client": f"10.0.0.{n}"})
