@@ -4,7 +4,7 @@ Owns which answer is whose fault: what the daemon refuses is the caller's (exit 
 be had (3), and so is something else at its address.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from batsignal.drills.daemon_api import ASK_TIMEOUT_SECONDS, api_at, without_login
@@ -21,14 +21,18 @@ def asked(
     path: str,
     *,
     keys: Collection[str],
+    fits: Callable[[Mapping[str, Any]], bool] = lambda _: True,
     body: Mapping[str, Any] | None = None,
     token: str | None = None,
     timeout_seconds: float = ASK_TIMEOUT_SECONDS,
 ) -> Mapping[str, Any]:
-    """Return the object that a daemon answers, which has all of `keys`; raises ConfigError and UnreachableError."""
+    """Return the object that a daemon answers, which has all of `keys`, and `fits`; raises as below.
+
+    ConfigError for what the daemon refuses; UnreachableError where something else answers, or nothing.
+    """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     answer = api_at(url).ask(method, path, body=body, headers=headers, timeout_seconds=timeout_seconds)
-    if answer.status in {200, 201} and set(keys) <= answer.content.keys():
+    if answer.status in {200, 201} and set(keys) <= answer.content.keys() and fits(answer.content):
         return answer.content
     shown = without_login(url)
     error = answer.content.get("error")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from batsignal.cli.answers import asked, usable_token
-from batsignal.drills.daemon_api import without_login
-from batsignal.errors import ConfigError, UnreachableError
+from batsignal.errors import ConfigError
+from batsignal.record.kept import is_deploy
 from batsignal.spelling import moment
 
 
@@ -29,10 +29,16 @@ def mark(
     if at is not None:
         told["at"] = read_instant(at)
     shown = usable_token(token, "web.deploy_token_file")
-    answer = asked(url, "POST", "/api/v1/deploys", keys=("deploy", "known_already"), body=told, token=shown)
+    answer = asked(
+        url,
+        "POST",
+        "/api/v1/deploys",
+        keys=("deploy", "known_already"),
+        fits=lambda content: is_deploy(content["deploy"]),
+        body=told,
+        token=shown,
+    )
     known = answer["deploy"]
-    if not isinstance(known, dict) or not {"service", "version", "at"} <= known.keys():
-        raise UnreachableError(f"{without_login(url)} is no daemon that takes deploys: it answered without one")
     said = "was known already" if answer["known_already"] else "is marked"
     print(f"{known['service']} {known['version']} {said}, at {moment(known['at'], clock())}")
     return 0

@@ -121,7 +121,7 @@ class DaemonApi:
             raise UnreachableError(f"no answer from the daemon at {where}: {reason}{_hint(exc)}") from exc
         try:
             answer = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         found = answer if isinstance(answer, dict) else {}
         return Answer(status=status, content=found, said="" if found else _sentence(raw))
@@ -153,7 +153,7 @@ class DaemonApi:
             answer = json.loads(body)
             ahead = time.time() - answer["time"]
             signals = tuple(read_signal(row) for row in answer["signals"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
         return Lit(signals=signals, ahead_seconds=ahead if abs(ahead) > CLOCK_SLACK_SECONDS else 0.0)
 

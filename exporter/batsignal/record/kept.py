@@ -84,9 +84,13 @@ def raised_as_text(signal: Signal) -> str:
 def read_view(signal: str) -> dict[str, Any]:
     """Return a kept SIGNAL object as it was told; raises ValueError for what is none: a damaged file holds anything."""
     try:
-        line = json.loads(signal)
+        return checked_view(json.loads(signal))
     except (TypeError, RecursionError) as exc:
         raise ValueError(f"not a signal: {exc}") from exc
+
+
+def checked_view(line: object) -> dict[str, Any]:
+    """Return a SIGNAL object that somebody else wrote, a disk or a daemon; raises ValueError for what is none."""
     if not isinstance(line, dict):
         raise ValueError("not a signal: no object")  # noqa: TRY004 - one error for whatever is wrong with it
     deploy, exhaustion = line.get("deploy"), line.get("exhaustion_seconds")
@@ -98,7 +102,7 @@ def read_view(signal: str) -> dict[str, Any]:
     if "subject" not in wrong and not all(one is None or type(one) in {str, int} for one in line["subject"].values()):
         wrong += ["subject"]
     wrong += ["exhaustion_seconds"] if exhaustion is not None and not _is_number(exhaustion) else []
-    wrong += ["deploy"] if deploy is not None and not _is_deploy(deploy) else []
+    wrong += ["deploy"] if deploy is not None and not is_deploy(deploy) else []
     if wrong:
         raise ValueError(f"not a signal: {', '.join(wrong)}")
     return line
@@ -113,7 +117,8 @@ def _is_number(value: object) -> TypeGuard[float]:
     return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def _is_deploy(value: object) -> bool:
+def is_deploy(value: object) -> bool:
+    """Whether a value tells of a deploy: a service, a version, and when."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("service"), str)

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from batsignal.drills.daemon_api import api_at
 from batsignal.errors import ConfigError, UnreachableError
 from batsignal.expose.page.wording import utc
 from batsignal.names import printable
+from batsignal.record.kept import checked_view, is_deploy, is_instant
 from batsignal.record.recording import RecordingError
 
 _INCIDENTS = "/api/v1/incidents"
@@ -36,7 +37,13 @@ def report(wanted: str, *, output: str | None, force: bool, url: str) -> int:
     if target is not None and not force and (target.exists() or target.is_symlink()):
         raise ConfigError(f"{target}: expected no such file yet; --force overwrites it")
     incident = _incident(wanted, url)
-    known = asked(url, "GET", "/api/v1/deploys", keys=("deploys",))
+    known = asked(
+        url,
+        "GET",
+        "/api/v1/deploys",
+        keys=("deploys",),
+        fits=lambda content: _is_list_of(content["deploys"], is_deploy),
+    )
     try:
         course, unread = _course(incident, url), None
     except RecordingError as exc:
@@ -56,7 +63,13 @@ def report(wanted: str, *, output: str | None, force: bool, url: str) -> int:
 
 def _incident(wanted: str, url: str) -> Mapping[str, Any]:
     """Return one incident with its timeline."""
-    recent = asked(url, "GET", f"{_INCIDENTS}?limit={SEARCHED_MOST}", keys=("incidents",))["incidents"]
+    recent = asked(
+        url,
+        "GET",
+        f"{_INCIDENTS}?limit={SEARCHED_MOST}",
+        keys=("incidents",),
+        fits=lambda content: _is_list_of(content["incidents"], _is_incident),
+    )["incidents"]
     meant = [one["id"] for one in recent if wanted and one["id"].startswith(wanted)]
     if wanted == LAST and recent:
         meant = [recent[0]["id"]]
@@ -73,7 +86,43 @@ def _incident(wanted: str, url: str) -> Mapping[str, Any]:
             f"{printable(wanted)!r}: expected the id of an incident that is kept, or {LAST}; {_listed(recent)}"
         )
     incident: str = meant[0] if meant else wanted
-    return asked(url, "GET", f"{_INCIDENTS}/{quote(incident, safe='')}", keys=("id", "open", "signal", "timeline"))
+    return asked(
+        url,
+        "GET",
+        f"{_INCIDENTS}/{quote(incident, safe='')}",
+        keys=("id", "open", "ended", "signal", "timeline"),
+        fits=lambda content: _is_incident(content) and _is_list_of(content["timeline"], _is_event),
+    )
+
+
+def _is_list_of(value: object, holds: Callable[[object], bool]) -> bool:
+    return isinstance(value, list) and all(map(holds, value))
+
+
+def _is_incident(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("id"), str)
+        and (value.get("ended") is None or is_instant(value["ended"]))
+        and _is_signal(value.get("signal"))
+    )
+
+
+def _is_event(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("event"), str)
+        and is_instant(value.get("t"))
+        and _is_signal(value.get("signal"))
+    )
+
+
+def _is_signal(value: object) -> bool:
+    try:
+        checked_view(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _listed(recent: list[Mapping[str, Any]]) -> str:

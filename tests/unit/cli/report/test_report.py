@@ -200,6 +200,26 @@ def test_an_incident_is_found_by_its_id_or_how_it_begins(daemon: Any, capsys: An
     assert f"from incident `{found}` of {daemon[0]}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/api/v1/incidents", {"incidents": 5}),
+        ("/api/v1/incidents", {"incidents": [{}]}),
+        ("/api/v1/incidents", {"incidents": [INCIDENT | {"id": 5}]}),
+        ("/api/v1/incidents", {"incidents": [INCIDENT | {"signal": SIGNAL | {"since": 1e300}}]}),
+        ("/api/v1/incidents/abc1", INCIDENT | {"signal": {}}),
+        ("/api/v1/incidents/abc1", INCIDENT | {"ended": "soon"}),
+        ("/api/v1/incidents/abc1", INCIDENT | {"timeline": [{"t": ONSET, "event": "raised"}]}),
+        ("/api/v1/deploys", {"deploys": [{"service": "web", "version": "2", "at": "now"}]}),
+    ],
+)
+def test_what_answers_in_another_shape_is_no_daemon(daemon: Any, path: str, content: dict[str, Any]) -> None:
+    url, answers = daemon
+    answers[path] = content
+    with pytest.raises(UnreachableError, match=f"is no daemon that knows {path}: it answered with status 200"):
+        report("abc1", output=None, force=False, url=url)
+
+
 def test_damaged_recording_is_told_with_its_line_and_leaves_a_draft(daemon: Any, capsys: Any) -> None:
     url, answers = daemon
     answers["/api/v1/incidents/abc1/recording"] = {"format": "other"}
