@@ -122,9 +122,12 @@ def text(source: Fields, key: str) -> str | None:
 
 
 def label(source: Fields, key: str) -> str | None:
-    """Return a text that is told in sentences, cut where it goes on and on: nobody's name or reason is that long."""
+    """Return a text that is told in sentences, without blanks around it.
+
+    It is cut where it goes on and on: nobody's name or reason is that long.
+    """
     value = text(source, key)
-    return None if value is None else value[:LABEL_CHARACTERS_MOST]
+    return None if value is None else value[:LABEL_CHARACTERS_MOST].strip()
 
 
 def truth(source: Fields, key: str) -> bool | None:

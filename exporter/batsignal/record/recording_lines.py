@@ -201,7 +201,7 @@ def read_tick(
         role_limits=facts.role_limits,
         database_limits=facts.database_limits,
         counters=inside("counters", _counters, mapping(line, "counters")),
-        refused=whole(line, "refused"),
+        refused=whole(line, "refused", most=INT4_MOST),
         ping_seconds=seconds(line, "ping_seconds"),
         probes=each(line, "probes", partial(probe_of, t)),
         deploys=each(line, "deploys", deploy_of),

@@ -99,7 +99,7 @@ def pool_of(pool: Fields) -> PoolerPool:
         user=user,
         maxwait_seconds=None if waited is None else waited + (microseconds or 0.0) / 1e6,
         pool_mode=label(pool, "pool_mode"),
-        **{name: whole(pool, name) for name in _POOL_COUNTS},
+        **{name: whole(pool, name, most=INT4_MOST) for name in _POOL_COUNTS},
     )
 
 

@@ -78,6 +78,13 @@ def test_limit_as_postgresql_writes_one_that_is_none_is_none(tmp_path: Path) -> 
     assert limits_of(window) == []
 
 
+def test_blanks_are_nobodys_name(tmp_path: Path) -> None:
+    probe = {"endpoint": " web ", "service": "   ", "up": False, "reason": " "}
+    header, ticks = read(written_by_others(tmp_path / "a.jsonl", HEADER | {"server": "  "}, KEY | {"probes": [probe]}))
+    (tick,) = ticks
+    assert (header.server, tick.probes[0].endpoint, tick.probes[0].service) == ("server", "web", "web")
+
+
 @pytest.mark.parametrize(("at", "made"), [(None, T), (T - 60, T - 60), (0, T), (T + 90_000, T)])
 def test_probe_was_made_at_its_tick_where_it_names_no_time_that_can_be(tmp_path: Path, at: Any, made: float) -> None:
     probe = {"endpoint": "web", "up": False, "at": at}
@@ -140,11 +147,16 @@ def with_row(**columns: Any) -> list[Any]:
             "slots.max: expected more than superuser_reserved and reserved together, got 3 and 3",
         ),
         ([HEADER, KEY | {"slots": {"max": 0}}], 2, "slots.max: expected a whole number from 1 to 2147483647, got 0"),
-        ([HEADER, KEY | {"refused": -1}], 2, "refused: expected a whole number from 0 to 9223372036854775807, got -1"),
+        ([HEADER, KEY | {"refused": -1}], 2, "refused: expected a whole number from 0 to 2147483647, got -1"),
         (
             [HEADER, KEY | {"ping_seconds": -1}],
             2,
             "ping_seconds: expected a number of seconds from 0 to 1000000000, got -1",
+        ),
+        (
+            [HEADER, KEY | {"refused": 2**31}],
+            2,
+            "refused: expected a whole number from 0 to 2147483647, got 2147483648",
         ),
         ([HEADER, KEY | {"ping_seconds": 1e300}], 2, "ping_seconds: expected a number of seconds from 0 to 1000000000"),
         ([HEADER, '{"t": 1, "key": true, "sessions": [], "ping_seconds": 1e999}'], 2, "to 1000000000, got inf"),
@@ -224,6 +236,7 @@ def with_row(**columns: Any) -> list[Any]:
         ([HEADER, KEY | {"view": []}], 2, "view: expected"),
         ([HEADER, KEY | {"probes": [{}]}], 2, "probes[0].endpoint: missing; expected text"),
         ([HEADER, KEY | {"probes": [{"endpoint": "a", "up": 1}]}], 2, "probes[0].up: expected true or false, got 1"),
+        ([HEADER, KEY | {"probes": [{"endpoint": " \t", "up": True}]}], 2, "probes[0].endpoint: expected text, got ''"),
         ([HEADER, KEY | {"probes": [{"endpoint": "a"}]}], 2, "probes[0].up: missing; expected true or false"),
         ([HEADER, KEY | {"probes": [{"endpoint": "", "up": True}]}], 2, "probes[0].endpoint: expected text, got ''"),
         (
@@ -262,6 +275,11 @@ def with_row(**columns: Any) -> list[Any]:
             [HEADER, KEY | {"pools": [{"database": "a", "user": "b", "cl_waiting": -1}]}],
             2,
             "pools[0].cl_waiting: expected a whole number from 0",
+        ),
+        (
+            [HEADER, KEY | {"pools": [{"database": "a", "user": "b", "sv_active": 10**18}]}],
+            2,
+            "pools[0].sv_active: expected a whole number from 0 to 2147483647",
         ),
         ([HEADER, KEY | {"host": {"load1": -1}}], 2, "host.load1: expected a number from 0 to 2147483647, got -1"),
         ([HEADER, KEY | {"host": {"cpu_ratio": -0.1}}], 2, "host.cpu_ratio: expected a ratio from 0 to 1, got -0.1"),
