@@ -149,7 +149,8 @@ class SaturationDetector:
             sessions=limit.used,
             exhaustion_seconds=exhaustion,
             evidence=(f"largest holders: {holders}",) if holders else (),
-            summary=f"{_taken(limit)} are taken; {_left(exhaustion)}",
+            summary=f"{_taken(limit)} are taken; "
+            + (_left(exhaustion) if held.below_since is None else "more were until a moment ago"),
             action=f"Ask the largest holders first: {holders}." if holders else "",
         )
 

@@ -156,6 +156,12 @@ def test_summary_says_when_none_is_left(total: Total) -> None:
     assert "none is left" in found.summary
 
 
+def test_what_is_over_and_lit_for_some_seconds_yet_says_so(total: Total) -> None:
+    total.hold(95, 10)
+    (finding,) = total.look(20)
+    assert finding.summary == "20 of 100 of the server's connection slots are taken; more were until a moment ago"
+
+
 def test_reserved_slots_that_are_taken_too_are_told_apart(total: Total) -> None:
     (found,) = total.hold(102, 10)
     assert found.summary == "all 100 of the server's connection slots and 2 reserved ones are taken; none is left"
