@@ -9,8 +9,8 @@ Owns what the probes of each service said of late, and the judgement. Who waits 
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from batsignal.detect import wording
@@ -137,8 +137,8 @@ class StarvationDetector:
         self._services: dict[str, _Service] = {}
         # What PgBouncer lends is told by its own queue.
         self._pooled: Collection[tuple[str | None, str | None]] = ()
-        # Of a pool that lends whole sessions that is so only while it has some to spare, or clients wait.
-        self._spare: Collection[tuple[str | None, str | None]] = ()
+        # Of a pool that lends whole sessions that is so while clients wait (None); else so many are nobody's.
+        self._spare: Mapping[tuple[str | None, str | None], int | None] = {}
         self._full_at = -math.inf
         self._last: tuple[Finding, ...] = ()
 
@@ -155,7 +155,7 @@ class StarvationDetector:
         if window.snapshot.pools is not None:
             rows = window.snapshot.pools
             self._pooled = {(row.database, row.user) for row in rows if row.pool_mode != "session"}
-            self._spare = {(row.database, row.user) for row in rows if _lends(row)}
+            self._spare = {(row.database, row.user): _spare(row) for row in rows if row.pool_mode == "session"}
         self._lendings.look(window, services, self._pooled)
         for service in [service for service in self._services if service not in services]:
             del self._services[service]
@@ -199,13 +199,18 @@ class StarvationDetector:
         known.full_since = None if starved is not None else known.full_since or window.t
         if known.lit is None:
             return self._raise(service, known, starved, endpoints, window)
-        is_over = known.full_since is not None and window.t - known.full_since >= CLEAR_SECONDS
+        is_over = known.full_since is not None and window.t - known.full_since >= self._clear_seconds(service, window.t)
         if is_over or all(endpoint.bad_since is None for endpoint in endpoints):
             del self._services[service]
             return None
         if starved is not None:
             known.lit = _finding(service, starved, endpoints, window, known.lit)
         return known.lit
+
+    def _clear_seconds(self, service: str, t: float) -> float:
+        """Return how long it must not look empty to be over. The last place of one of its pools may be taken now."""
+        grew = any(pool.grew_at >= t - GREW_SECONDS - CLEAR_SECONDS for pool in self._lendings.of(service, t))
+        return GREW_SECONDS + CLEAR_SECONDS / 2 if grew else CLEAR_SECONDS
 
     def _raise(
         self,
@@ -223,6 +228,12 @@ class StarvationDetector:
             known.lit = _finding(service, starved, endpoints, window, None)
         return known.lit
 
+    def _without_spare(self, pool: Lending) -> Lending | None:
+        """Return a pool less what PgBouncer has to spare in its place; None where PgBouncer's own queue tells of it."""
+        key = pool.origins[0].key
+        spare = self._spare.get((key.database, key.user), 0)
+        return None if spare is None else _without(pool, spare)
+
     def _starved(self, service: str, endpoints: Collection[_Endpoint], window: Window) -> Lending | None:
         """Return the pools of a service that have nothing left to lend, None when there are none."""
         if window.snapshot is None or not _has_room(window.snapshot, window.used):
@@ -233,7 +244,7 @@ class StarvationDetector:
         good_at = max((endpoint.good_at for endpoint in endpoints if endpoint.good_at is not None), default=None)
         if good_at is not None:
             pools = [pool for pool in pools if pool.worked_until >= good_at - STILL_BEFORE_GOOD_SECONDS]
-        pools = [pool for pool in pools if not self._spare or _place(pool) not in self._spare]
+        pools = [left for pool in pools if (left := self._without_spare(pool)) is not None]
         pools = [pool for pool in pools if not bad_since <= pool.grew_at > window.t - GREW_SECONDS]
         if not pools:
             return None
@@ -248,6 +259,15 @@ class StarvationDetector:
         return None if _at_own_limit(found, window.snapshot) else found
 
 
+def _without(pool: Lending, spare: int) -> Lending:
+    """Return a pool without the sessions that most likely are nobody's: PgBouncer resets what comes back to it."""
+    idle = [track for track in pool.held if track.session.state == "idle"]
+    reset = [track for track in idle if (track.session.query or "").upper().startswith("DISCARD ALL")]
+    gone = {id(track) for track in (reset or idle)[:spare]}
+    held = tuple(track for track in pool.held if id(track) not in gone)
+    return replace(pool, held=held, sessions=pool.sessions - len(gone))
+
+
 def _is_empty(pool: Lending, least: int, *, waited: bool) -> bool:
     ratio = HELD_RATIO if waited else HELD_UNWAITED_RATIO
     if pool.sessions < least or len(pool.held) < max(HELD_LEAST, ratio * pool.sessions):
@@ -257,15 +277,11 @@ def _is_empty(pool: Lending, least: int, *, waited: bool) -> bool:
     return pool.share_working() <= WORKING_MOST_RATIO
 
 
-def _lends(row: PoolerPool) -> bool:
-    """Whether sessions of PgBouncer's pool may be nobody's now, or somebody waits for one."""
-    return bool(row.cl_waiting or row.sv_idle or row.sv_used or row.sv_tested or row.sv_login)
-
-
-def _place(pool: Lending) -> tuple[str | None, str | None]:
-    """Return the database and the user of one pool."""
-    key = pool.origins[0].key
-    return key.database, key.user
+def _spare(row: PoolerPool) -> int | None:
+    """Return how many sessions of PgBouncer's pool are nobody's; None when somebody waits for one."""
+    if row.cl_waiting:
+        return None
+    return sum(count or 0 for count in (row.sv_idle, row.sv_used, row.sv_tested, row.sv_login))
 
 
 def _has_room(snapshot: Snapshot, used: int) -> bool:

@@ -292,7 +292,7 @@ def _undo(storm: Storm) -> str:
 def _action(storm: Storm, usual: Usual) -> str:
     if _is_foreign(storm, usual):
         return SHUT_OUT
-    if storm.is_many and not storm.gave_up_pool:
+    if storm.is_many and (storm.subject.application is None or not storm.gave_up_pool):
         return "Make the clients wait between two attempts, or stop some of them until the others are in."
     return ""
 

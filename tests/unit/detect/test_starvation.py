@@ -203,17 +203,39 @@ def test_sessions_that_a_pooler_lends_are_told_by_its_queue(starving: Callable[.
 
 
 @pytest.mark.parametrize(
-    ("facts", "is_named"),
-    [({}, True), ({"sv_idle": 2}, False), ({"cl_waiting": 3}, False), ({"pool_mode": "transaction"}, False)],
-    ids=["all are lent", "some to spare", "clients wait", "by transaction"],
+    ("rest", "facts", "is_named"),
+    [
+        ("idle", {}, True),
+        ("idle", {"sv_idle": SIZE}, False),
+        ("idle in transaction", {"sv_idle": SIZE}, True),
+        ("idle in transaction", {"cl_waiting": 3}, False),
+        ("idle in transaction", {"pool_mode": "transaction"}, False),
+    ],
+    ids=["all are lent", "as many to spare", "others to spare", "clients wait", "by transaction"],
 )
 def test_pool_of_an_application_behind_a_pooler_that_lends_it_whole_sessions_is_its_own(
-    starving: Callable[..., Looks], watcher: Any, facts: dict[str, Any], *, is_named: bool
+    starving: Callable[..., Looks], watcher: Any, rest: str, facts: dict[str, Any], *, is_named: bool
 ) -> None:
     row = PoolerPool(database="shop", user="app", cl_waiting=0, sv_active=SIZE, sv_idle=0, pool_mode="session")
     row = replace(row, **facts)
-    watcher.follow(replace(look, pools=(row,)) for look in starving(POOLS["fifo, filled"], rest="idle in transaction"))
+    watcher.follow(replace(look, pools=(row,)) for look in starving(POOLS["fifo, filled"], rest=rest))
     assert (KIND in [finding.kind for finding in watcher.now if finding.subject.pool is None]) == is_named
+
+
+def test_last_session_that_another_pool_of_the_service_opens_does_not_make_two_incidents_of_it(
+    starving: Callable[..., Looks], watcher: Any
+) -> None:
+    looks = starving(POOLS["fifo, filled"])
+    opened_at = looks[-30].t
+    watcher.follow(looks[:-30])
+    assert said(watcher)
+    like = next(session for session in looks[-30].sessions if session.is_client)
+    for look in looks[-30:]:
+        instants = dict.fromkeys(("query_start", "state_change"), look.t)
+        one = replace(like, pid=like.pid + 50_000, backend_start=opened_at - 0.5, **instants)
+        watcher.look(replace(look, sessions=(*look.sessions, one)))
+    assert len(watcher.raised(KIND)) == 1
+    assert not list(watcher.cleared(KIND))
 
 
 def test_it_ends_when_the_service_is_restarted_and_answers(world: Any, watcher: Any) -> None:
