@@ -198,7 +198,7 @@ class LeakDetector:
         rested = self._rested.get(group.key)
         if rested is None:
             return None
-        train = train_since(rested.since, group.origins.values(), suspects, self._limits, lent=rested.lent)
+        train = train_since(rested.since, suspects, self._limits, lent=rested.lent)
         if train is None or train.lost < rested.most + RESUMED_SESSIONS:
             return None
         if self._is_explained(group, train, window):
@@ -216,7 +216,7 @@ class LeakDetector:
             least = self._least(suspects)
             train = newest_train(suspects, window.t, window.began, self._limits, least=least, lent=lent)
         else:
-            train = train_since(since, group.origins.values(), suspects, self._limits, lent=lent)
+            train = train_since(since, suspects, self._limits, lent=lent)
         self._trains[group] = (suspects, since, lent, train)
         return train
 

@@ -59,7 +59,7 @@ class Leftovers:
             return None
         least = max(self._limits.leak_sessions / 2, STILL_HELD_RATIO * finding.sessions)
         for lent in (False, True):
-            train = train_since(finding.since, group.origins.values(), suspects, self._limits, lent=lent)
+            train = train_since(finding.since, suspects, self._limits, lent=lent)
             if train is not None and sum(map(self._is_held_since, (*train.tracks, *train.firsts))) >= least:
                 return Standing(finding, train, lent)
         return None

@@ -191,10 +191,13 @@ def _is_part_of_fill(opened: float, fill: Sequence[float], limits: Thresholds) -
     return opened - fill[index - 1] <= near or any(other - opened <= near for other in fill[index + 1 : index + 2])
 
 
-def returned_since(since: float, origins: Iterable[Origin], limits: Thresholds) -> int:
-    """Return how many sessions that were there by then and had looked lost were closed since."""
+def returned_since(since: float, tracks: Iterable[Track], limits: Thresholds) -> int:
+    """Return how many sessions that were there by then and had looked lost were closed since by the same origins.
+
+    The pods of the version before, which leave one after the other, are other origins: nothing took their place.
+    """
     count = 0
-    for origin in origins:
+    for origin in _origins(tracks):
         ended = _ended_at(origin)
         for closing in origin.closings:
             if closing.opened_at < since <= closing.t and closing.t != ended and looked_lost(closing, limits):

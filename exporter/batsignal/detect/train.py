@@ -7,7 +7,7 @@ is asked elsewhere (`leaks`). It has no clock.
 import math
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -279,12 +279,10 @@ def newest_train(
     return _train(suspects, lost[begin:], len(lost) - begin - count, began, limits) if begin < len(lost) else None
 
 
-def train_since(
-    since: float, origins: Iterable[Origin], suspects: Suspects, limits: Thresholds, *, lent: bool = False
-) -> Train | None:
+def train_since(since: float, suspects: Suspects, limits: Thresholds, *, lent: bool = False) -> Train | None:
     """Return all that was lost since then; None when it is nothing."""
     lost = [track for track in (suspects.lent if lent else suspects.lost) if track.lost_at >= since]
-    return _train(suspects, lost, losses.returned_since(since, origins, limits), since, limits) if lost else None
+    return _train(suspects, lost, losses.returned_since(since, lost, limits), since, limits) if lost else None
 
 
 def _train(suspects: Suspects, lost: Sequence[Track], returned: int, earliest: float, limits: Thresholds) -> Train:

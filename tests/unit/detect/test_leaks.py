@@ -387,6 +387,21 @@ def test_leak_is_called_while_a_rolling_deploy_fills_new_pools(world: Any, watch
     assert (found.deploy.version, found.deploy.previous) == ("2", "1")
 
 
+def test_old_pods_behind_the_same_address_that_leave_do_not_clear_the_leak_of_the_new_ones(
+    make_world: Any, look_on: Callable[..., Any]
+) -> None:
+    world = make_world(slots=small(500))
+    for n in range(6):
+        old = world.pool("web@1", work=0.1, least=7, most=7)
+        world.pool("web@2", work=0.1, least=1, most=7, at=300 + 5 * n)
+        world.call(345 + 8 * n, old.close)
+    world.leak("web@2", every=4, at=305)
+    (watcher,) = look_on(world, 480)
+    (raised,) = watcher.raised("leak")
+    assert raised.signal.finding.subject.version == "2"
+    assert not watcher.cleared("leak"), watcher.sentences()
+
+
 def test_old_pods_that_leave_do_not_hide_the_leak_of_the_new_ones(world: Any, watcher: Any, start: float) -> None:
     for n in range(4):
         old = world.pool("web", work=5, least=10, place={"client": f"10.0.0.{n}"})

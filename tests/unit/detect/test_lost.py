@@ -215,7 +215,16 @@ def test_returned_are_those_that_had_looked_lost_and_were_there_before(pool: Poo
     pool.closed(121, 50, rested=118)  # used a moment ago
     pool.closed(122, 50, rest=60)  # used now and then
     pool.closed(123, 110)  # one of those lost since
-    assert lost.returned_since(100, [pool.origin], LIMITS) == 1
+    other = pool.session(130, state="idle")
+    assert lost.returned_since(100, [other], LIMITS) == 1
+
+
+def test_what_the_pods_of_the_version_before_close_took_nobodys_place(pool: Pool) -> None:
+    old = Pool(filling_since=0.0)
+    for n in range(4):
+        old.closed(120 + 5 * n, 50)
+    old.session(60, state="idle")
+    assert lost.returned_since(100, [pool.session(101 + n, state="idle") for n in range(8)], LIMITS) == 0
 
 
 def test_what_a_pool_opened_to_fill_itself_and_closes_as_needless_is_not_given_back() -> None:
