@@ -58,15 +58,15 @@ def culprit(subject: Subject) -> str:
     'web@2.4.0'
     >>> culprit(Subject(user="app", client="10.0.0.4"))
     'user app from 10.0.0.4'
-    >>> culprit(Subject(user="  "))
+    >>> culprit(Subject(user="  ", client=" "))
     'an unnamed user'
     """
     if subject.application is not None:
         return f"{subject.application}@{subject.version}" if subject.version else subject.application
     # A role may be called anything, even by a line break.
-    shown = printable(subject.user or "")
-    name = f"user {shown}" if shown else "an unnamed user"
-    return f"{name} from {printable(subject.client)}" if subject.client else name
+    user, client = printable(subject.user or ""), printable(subject.client or "")
+    name = f"user {user}" if user else "an unnamed user"
+    return f"{name} from {client}" if client else name
 
 
 def largest(holders: Mapping[str, int]) -> str:
