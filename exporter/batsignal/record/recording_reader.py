@@ -244,14 +244,6 @@ def _legible(content: Any) -> Any:
     return content
 
 
-# Nobody and nothing is called "": somebody's way to write null. Asked of the line, for each row would have to pay.
-_EMPTY_NAME = re.compile(rb'"(datname|usename|client_addr|query_id)"\s*:\s*""')
-
-
-def _without_empty_names(line: bytes) -> bytes:
-    return _EMPTY_NAME.sub(rb'"\1":null', line) if b'""' in line else line
-
-
 def _fault_of(error: ValueError | RecursionError) -> str:
     """Return what is wrong with a line; the library counts lines within the line."""
     return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
@@ -259,7 +251,7 @@ def _fault_of(error: ValueError | RecursionError) -> str:
 
 def _parsed(path: Path, number: int, line: bytes) -> Fields:
     try:
-        content: Any = _decode(_without_empty_names(line).decode("utf-8"))
+        content: Any = _decode(line.decode("utf-8"))
         if _may_hold_anything(line):
             content = _legible(content)
     except (ValueError, RecursionError) as exc:

@@ -100,6 +100,10 @@ class RowReader:
             and INSTANT_LEAST < (made.query_start or 0.0) < INSTANT_MOST
             and INSTANT_LEAST < (made.state_change or 0.0) < INSTANT_MOST
             and 0 <= made.pid <= INT4_MOST
+            and made.datname != ""
+            and made.usename != ""
+            and made.client_addr != ""
+            and made.query_id != ""
         ):
             return _read_with_care(row)
         if type(made.blocked_by) is list:
@@ -135,6 +139,8 @@ def _read_with_care(row: Fields) -> Session:
     # Somebody else's driver gives these as numbers, which they look like.
     numbers = {name: str(row[name]) for name in _TEXTS_LIKE_NUMBERS if type(row.get(name)) is int}
     given: dict[str, Any] = {name: text(row | numbers, name) for name in ROW_TEXTS}
+    # Nobody and nothing is called so: somebody's way to write null.
+    given |= {name: given[name] or None for name in ("datname", "usename", "client_addr", "query_id")}
     given |= {name: instant(row, name) for name in ROW_INSTANTS}
     if given["backend_type"] is None:
         given["backend_type"] = CLIENT_BACKEND

@@ -78,19 +78,6 @@ def test_limit_as_postgresql_writes_one_that_is_none_is_none(tmp_path: Path) -> 
     assert limits_of(window) == []
 
 
-NAMES = {"datname": "shop", "usename": "web", "client_addr": "::1", "query_id": "77"}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_name_or_address_that_is_empty_is_none(tmp_path: Path, name: str) -> None:
-    row = {"pid": 1, "backend_start": T, "state": "idle", "application_name": ""} | NAMES | {name: ""}
-    row |= {"query": 'select \'"usename":""\''}
-    (tick,) = read(written_by_others(tmp_path / "a.jsonl", HEADER, KEY | {"sessions": [row]}))[1]
-    (session,) = tick.sessions
-    assert {one: getattr(session, one) for one in NAMES} == NAMES | {name: None}
-    assert (session.application_name, session.query) == ("", row["query"])
-
-
 def test_blanks_are_nobodys_name(tmp_path: Path) -> None:
     probe = {"endpoint": " web ", "service": "   ", "up": False, "reason": " "}
     header, ticks = read(written_by_others(tmp_path / "a.jsonl", HEADER | {"server": "  "}, KEY | {"probes": [probe]}))

@@ -78,6 +78,15 @@ def test_a_type_that_was_right_in_one_row_does_not_make_it_right_in_another_colu
         reader.session({"pid": 1, "backend_start": "idle", "state": "idle", "query": "x"})
 
 
+NAMES = {"datname": "shop", "usename": "web", "client_addr": "::1", "query_id": "77"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_or_address_that_is_empty_is_none(name: str) -> None:
+    session = RowReader().session({"pid": 1, "backend_start": T, "state": "idle"} | NAMES | {name: ""})
+    assert {one: getattr(session, one) for one in NAMES} == NAMES | {name: None}
+
+
 @pytest.mark.parametrize("name", ["pid", "backend_start", "state"])
 def test_a_row_without_what_every_row_has_is_refused_and_a_null_is_none(name: str) -> None:
     row = {"pid": 1, "backend_start": T, "state": "idle"}
