@@ -6,7 +6,7 @@ no disk. A signal that another release wrote and this one cannot read is a Value
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeGuard
 
@@ -20,13 +20,6 @@ RELEASED = "released"
 _SUBJECT = frozenset(one.name for one in fields(Subject))
 
 
-# What a SIGNAL object of the contract is made of, beside what may be null and its numbers.
-_TYPES = {
-    **dict.fromkeys(("id", "kind", "severity", "server", "summary", "action"), str),
-    "subject": dict,
-    "sessions": int,
-    "evidence": list,
-}
 # Some years are left to reckon with on either side of what calendars know.
 INSTANT_MOST = 6e10
 
@@ -93,16 +86,7 @@ def checked_view(line: object) -> dict[str, Any]:
     """Return a SIGNAL object that somebody else wrote, a disk or a daemon; raises ValueError for what is none."""
     if not isinstance(line, dict):
         raise ValueError("not a signal: no object")  # noqa: TRY004 - one error for whatever is wrong with it
-    deploy, exhaustion = line.get("deploy"), line.get("exhaustion_seconds")
-    wrong = [name for name, kind in _TYPES.items() if type(line.get(name)) is not kind]
-    wrong += [name for name in ("since", "detected") if not is_instant(line.get(name))]
-    wrong += (
-        ["evidence"] if "evidence" not in wrong and not all(isinstance(one, str) for one in line["evidence"]) else []
-    )
-    if "subject" not in wrong and not all(one is None or type(one) in {str, int} for one in line["subject"].values()):
-        wrong += ["subject"]
-    wrong += ["exhaustion_seconds"] if exhaustion is not None and not _is_number(exhaustion) else []
-    wrong += ["deploy"] if deploy is not None and not is_deploy(deploy) else []
+    wrong = [name for name, fits in _FITS.items() if not fits(line.get(name))]
     if wrong:
         raise ValueError(f"not a signal: {', '.join(wrong)}")
     return line
@@ -125,6 +109,24 @@ def is_deploy(value: object) -> bool:
         and isinstance(value.get("version"), str)
         and is_instant(value.get("at"))
     )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# What a SIGNAL object of the contract is made of.
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("id", "kind", "severity", "server", "summary", "action"), _is_text),
+    "subject": lambda value: (
+        type(value) is dict and all(one is None or type(one) in {str, int} for one in value.values())
+    ),
+    "sessions": lambda value: type(value) is int,
+    "evidence": lambda value: type(value) is list and all(map(_is_text, value)),
+    **dict.fromkeys(("since", "detected"), is_instant),
+    "exhaustion_seconds": lambda value: value is None or _is_number(value),
+    "deploy": lambda value: value is None or is_deploy(value),
+}
 
 
 def read_signal(signal: str, key: str, raised_as: str) -> Signal:

@@ -99,17 +99,18 @@ def instant(source: Fields, key: str) -> float | None:
 
 def whole(source: Fields, key: str, least: int = 0, most: int = NUMBER_MOST - 1) -> int | None:
     """Return a whole number within bounds."""
-    value = source.get(key)
-    if value is not None and (type(value) is not int or not least <= value <= most):
-        raise expected(key, f"a whole number from {least} to {most}", value)
-    return value
+    return _whole(source, key, f"a whole number from {least} to {most}", least, most)
 
 
 def process(source: Fields, key: str) -> int | None:
     """Return the number of a process."""
+    return _whole(source, key, "the number of a process", 0, INT4_MOST)
+
+
+def _whole(source: Fields, key: str, what: str, least: int, most: int) -> int | None:
     value = source.get(key)
-    if value is not None and (type(value) is not int or not 0 <= value <= INT4_MOST):
-        raise expected(key, "the number of a process", value)
+    if value is not None and (type(value) is not int or not least <= value <= most):
+        raise expected(key, what, value)
     return value
 
 
