@@ -560,7 +560,7 @@ def test_sighup_with_a_bad_file_keeps_the_old_config_and_says_so_until_it_is_men
     file = launcher.write("servers: []\n")
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: daemon.metric("batsignal_config_last_reload_successful") == 0, "the metric")
-    said = f"{file}: servers: expected a list of at least one server, each with name and dsn, got an empty list"
+    said = f"{file}:1: servers: expected a list of at least one server, each with name and dsn, got an empty list"
     assert [line["reason"] for line in daemon.logged("config not reloaded, the old one stays in force")] == [said]
     assert daemon.json("/api/v1/status")["config"]["error"] == said
     before = daemon.ticks()
