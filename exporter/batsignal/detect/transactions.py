@@ -103,8 +103,8 @@ class TransactionDetector:
         if not blockers and not still and not any(_rested_seconds(one, t) >= OPEN_SECONDS for one in culprits):
             return False
         # Not after this look, whatever a server's clock that was set back has left in its rows.
-        changes = (one.state_change for one in culprits if one.state_change is not None)
-        since = min(t, *changes) if lit is None else lit.since
+        changes = [one.state_change for one in culprits if one.state_change is not None]
+        since = min([t, *changes]) if lit is None else lit.since
         severity: Severity = "critical" if still else "warning"
         finding = _finding(group, culprits, tuple(blockers.values()), window, since=since, severity=severity)
         self._lit[group] = _Lit(since, finding, blocked_at if still else None, known | blockers.keys())
